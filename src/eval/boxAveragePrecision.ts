@@ -1,0 +1,212 @@
+import { averagePrecision, envelopeArea, orderByScore, type ScoredIouTable } from './maskAveragePrecision.ts';
+
+const f32 = Math.fround;
+
+/**
+ * Pairwise IoU of boxes xmin, ymin, xmax, ymax (torchvision's `box_iou`: no pixel is added to sides). Pairs without a
+ * common area, boxes without area among them, have IoU 0.
+ *
+ * @param a [n, 4]
+ * @param b [m, 4]
+ * @returns [n, m] row-major, float64
+ */
+export function pairwiseBoxIou(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
+  const n = a.length / 4;
+  const m = b.length / 4;
+  const iou = new Float64Array(n * m);
+  for (let i = 0; i < n; i++) {
+    const p = 4 * i;
+    const area = (a[p + 2] - a[p]) * (a[p + 3] - a[p + 1]);
+    for (let j = 0; j < m; j++) {
+      const q = 4 * j;
+      const width = Math.min(a[p + 2], b[q + 2]) - Math.max(a[p], b[q]);
+      const height = Math.min(a[p + 3], b[q + 3]) - Math.max(a[p + 1], b[q + 1]);
+      if (width > 0 && height > 0) {
+        const shared = width * height;
+        iou[i * m + j] = shared / (area + (b[q + 2] - b[q]) * (b[q + 3] - b[q + 1]) - shared);
+      }
+    }
+  }
+  return iou;
+}
+
+/**
+ * Non-maximum suppression over all boxes, whatever their class, as `torchvision.ops.nms` does it on the CPU: by falling
+ * score (equal scores in index order), a box goes when its IoU with a kept one is *greater* than the threshold. All
+ * arithmetic is rounded to float32, as there. For metrics on results already read back; the model has its GPU kernel.
+ *
+ * @param boxes [n, 4] xmin, ymin, xmax, ymax
+ * @param scores [n]
+ * @returns kept indices, best score first
+ */
+export function nmsForMetrics(boxes: Float32Array, scores: Float32Array, iouThreshold: number): number[] {
+  const areas = new Float32Array(scores.length);
+  for (let i = 0; i < scores.length; i++) {
+    areas[i] = f32(boxes[4 * i + 2] - boxes[4 * i]) * f32(boxes[4 * i + 3] - boxes[4 * i + 1]);
+  }
+  const kept: number[] = [];
+  for (const candidate of orderByScore(scores)) {
+    const c = 4 * candidate;
+    const suppressed = kept.some((keeper) => {
+      const k = 4 * keeper;
+      const width = f32(Math.min(boxes[k + 2], boxes[c + 2]) - Math.max(boxes[k], boxes[c]));
+      const height = f32(Math.min(boxes[k + 3], boxes[c + 3]) - Math.max(boxes[k + 1], boxes[c + 1]));
+      if (width <= 0 || height <= 0) return false;
+      const shared = f32(width * height);
+      return f32(shared / f32(f32(areas[keeper] + areas[candidate]) - shared)) > iouThreshold;
+    });
+    if (!suppressed) kept.push(candidate);
+  }
+  return kept;
+}
+
+/** Boxes of one image in list order; `imageId` as in the notebook's tables. */
+export interface LabelledBoxes {
+  imageId: string;
+  /** [n, 4] xmin, ymin, xmax, ymax; read as float32. */
+  boxes: ArrayLike<number>;
+  /** [n] class names or numbers; compared as strings. */
+  labels: ArrayLike<number | string>;
+}
+
+export interface ScoredBoxes extends LabelledBoxes {
+  /** [n] confidence; read as float32. */
+  scores: ArrayLike<number>;
+}
+
+export interface ClassAveragePrecision {
+  averagePrecision: number;
+  /** Truths of this class. */
+  annotations: number;
+}
+
+export interface BoxMeanAveragePrecision {
+  /** Mean over the classes that have truths; 0 if there is none (the source divides by 0). */
+  mean: number;
+  perClass: Record<string, ClassAveragePrecision>;
+}
+
+/**
+ * The notebook's `mean_average_precision_for_boxes` (Roman Solovyev's `map_boxes`, after keras-retinanet's
+ * `utils/eval.py`): per class the area under the precision envelope, then the mean over classes with truths.
+ *
+ * Quirks of the source, kept:
+ * - within an image detections claim truths in *list* order, not in score order; only the curve is sorted by score;
+ * - a detection looks at its best-overlapping truth alone: if that is taken already, it is a false positive even when
+ *   another truth overlaps enough (matches at IoU >= threshold);
+ * - images without any truth are never visited, so detections there cost nothing, nor do detections of a class that no
+ *   truth has (hence the source's `exclude_not_in_annotations` changes nothing and has no counterpart here);
+ * - boxes and scores are rounded to float32, IoU is float64 of those, without the extra pixel of `compute_mAP`.
+ *
+ * The source sorts scores unstably; equal scores keep list order here.
+ *
+ * @param iouThreshold 0…1 (the notebook's `evaluate()` uses .3)
+ */
+export function meanAveragePrecisionForBoxes(
+  annotations: readonly LabelledBoxes[],
+  predictions: readonly ScoredBoxes[],
+  iouThreshold = 0.5,
+): BoxMeanAveragePrecision {
+  const truths = groupByImageAndLabel(annotations);
+  const detections = groupByImageAndLabel(predictions);
+  const labels = new Set<string>();
+  for (const ofImage of truths.values()) for (const label of ofImage.keys()) labels.add(label);
+  const perClass: Record<string, ClassAveragePrecision> = {};
+  let sum = 0;
+  for (const label of [...labels].sort()) {
+    const scores: number[] = [];
+    const hits: number[] = [];
+    let count = 0;
+    for (const [imageId, ofImage] of truths) {
+      const truth = ofImage.get(label)?.boxes ?? [];
+      const detected = detections.get(imageId)?.get(label);
+      count += truth.length / 4;
+      if (detected !== undefined) {
+        for (const score of detected.scores) scores.push(score);
+        for (const hit of claimInListOrder(detected.boxes, truth, iouThreshold)) hits.push(hit);
+      }
+    }
+    const recall: number[] = [];
+    const precision: number[] = [];
+    let found = 0;
+    for (const index of orderByScore(scores)) {
+      found += hits[index];
+      recall.push(found / count);
+      precision.push(found / recall.length);
+    }
+    const ap = envelopeArea(recall, precision);
+    perClass[label] = { averagePrecision: ap, annotations: count };
+    sum += ap;
+  }
+  return { mean: labels.size === 0 ? 0 : sum / labels.size, perClass };
+}
+
+/** 1 for each detection whose best-overlapping truth passes the threshold and was not claimed before it, else 0. */
+function claimInListOrder(detections: readonly number[], truth: readonly number[], iouThreshold: number): number[] {
+  const truths = truth.length / 4;
+  const iou = pairwiseBoxIou(detections, truth);
+  const claimed = new Set<number>();
+  return Array.from({ length: detections.length / 4 }, (_, d) => {
+    let best = -1;
+    for (let t = 0; t < truths; t++) {
+      if (best < 0 || iou[d * truths + t] > iou[d * truths + best]) best = t;
+    }
+    if (best < 0 || iou[d * truths + best] < iouThreshold || claimed.has(best)) return 0;
+    claimed.add(best);
+    return 1;
+  });
+}
+
+/** [n, 4] boxes and, for predictions, [n] scores. */
+interface ImageClass {
+  boxes: number[];
+  scores: number[];
+}
+
+/** Flat float32-rounded boxes and scores, in list order, of each image and label; images in order of appearance. */
+function groupByImageAndLabel(tables: readonly (LabelledBoxes | ScoredBoxes)[]) {
+  const images = new Map<string, Map<string, ImageClass>>();
+  for (const table of tables) {
+    for (let i = 0; i < table.labels.length; i++) {
+      const label = String(table.labels[i]);
+      const ofImage: Map<string, ImageClass> = images.get(table.imageId) ?? new Map();
+      const group: ImageClass = ofImage.get(label) ?? { boxes: [], scores: [] };
+      images.set(table.imageId, ofImage);
+      ofImage.set(label, group);
+      for (let k = 0; k < 4; k++) group.boxes.push(f32(table.boxes[4 * i + k]));
+      if ('scores' in table) group.scores.push(f32(table.scores[i]));
+    }
+  }
+  return images;
+}
+
+/**
+ * The box score of the notebook's `evaluate()`: NMS at IoU .3 over all boxes of an image whatever their class
+ * (`apply_nms`), then `meanAveragePrecisionForBoxes` at IoU .3.
+ *
+ * @param annotations truths by image
+ * @param predictions every detection the model kept, by image
+ */
+export function evaluateBoxes(
+  annotations: readonly LabelledBoxes[],
+  predictions: readonly { imageId: string; boxes: Float32Array; labels: Int32Array; scores: Float32Array }[],
+): BoxMeanAveragePrecision {
+  const kept = predictions.map(({ imageId, boxes, labels, scores }) => {
+    const keep = nmsForMetrics(boxes, scores, 0.3);
+    return {
+      imageId,
+      boxes: keep.flatMap((i) => Array.from(boxes.subarray(4 * i, 4 * i + 4))),
+      labels: keep.map((i) => labels[i]),
+      scores: keep.map((i) => scores[i]),
+    };
+  });
+  return meanAveragePrecisionForBoxes(annotations, kept, 0.3);
+}
+
+/**
+ * Box AP50: the measure of `maskAP50` over box IoUs (`pairwiseBoxIou`): all detections kept by the model, no NMS here,
+ * no regard to class, IoU >= .5, area under the envelope at all points.
+ */
+export function boxAP50(images: readonly ScoredIouTable[]): number {
+  return averagePrecision(images, 0.5);
+}
