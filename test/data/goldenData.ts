@@ -1,0 +1,36 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+const shared = resolve(import.meta.dirname, '../../../shared');
+
+/** Folders of real images in the competition's format. */
+export const realData = { dsb2018: join(shared, 'data/dsb2018'), usiigaci: join(shared, 'data/usiigaci') };
+export const hasRealData = existsSync(realData.dsb2018);
+export const hasGoldens = existsSync(join(shared, 'goldens/data/data.json'));
+
+export interface DataGoldens {
+  rle: { shape: [number, number]; masks: { rle: string; area: number }[] };
+  rleSmall: { mask: number[][]; rle: string }[];
+  removeOverlaps: { shape: [number, number]; in: string[]; out: string[] };
+  resizeMask: { in: string[] };
+  boxes: number[][];
+  split: { testSize: number; randomState: number; train: number[]; test: number[] }[];
+  splitTypes: string[];
+}
+
+export function dataGoldens(): DataGoldens {
+  return JSON.parse(readFileSync(join(shared, 'goldens/data/data.json'), 'utf8')) as DataGoldens;
+}
+
+/** A U8 tensor of data.safetensors. */
+export function byteGolden(name: string): { shape: number[]; data: Uint8Array } {
+  const file = readFileSync(join(shared, 'goldens/data/data.safetensors'));
+  const headerLength = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString('utf8', 8, 8 + headerLength)) as Record<
+    string,
+    { shape: number[]; data_offsets: [number, number] }
+  >;
+  const { shape, data_offsets } = header[name];
+  const [from, to] = data_offsets.map((offset) => offset + 8 + headerLength);
+  return { shape, data: Uint8Array.from(file.subarray(from, to)) };
+}
