@@ -1,0 +1,406 @@
+import type { OpenedDevice } from './adapter.ts';
+import { BufferPool, type MemoryCounters, type PooledBuffer } from './pool.ts';
+import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
+
+/** The device was lost, ran out of memory, or refused a command. Nothing computed since can be trusted. */
+export class GpuError extends Error {
+  override readonly name = 'GpuError';
+  readonly kind: 'lost' | 'out-of-memory' | 'validation' | 'internal';
+  constructor(kind: GpuError['kind'], message: string) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+/** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. */
+export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer };
+
+export interface Dispatch<F extends Flags, B extends string, U extends string> {
+  flags?: F;
+  buffers: Readonly<Record<B, BufferSource>>;
+  uniforms: Readonly<Record<U, number>>;
+  /** Number of workgroups (folded into y beyond the limit), or the grid itself. Nothing is dispatched when it is empty. */
+  workgroups: number | readonly [number, number, number];
+}
+
+export interface GpuCounters extends MemoryCounters {
+  dispatches: number;
+  submits: number;
+  readbacks: number;
+  pipelines: number;
+}
+
+interface Compiled {
+  id: number;
+  pipeline: GPUComputePipeline;
+  layout: GPUBindGroupLayout;
+  uniformBytes: number;
+  uniforms: [string, 'u32' | 'i32' | 'f32'][];
+  bindings: string[];
+}
+
+const DISPATCHES_PER_SUBMIT = 48;
+const UNIFORM_BYTES = 64 * 1024;
+const MAX_CACHED_BIND_GROUPS = 50_000;
+
+function pooled(source: BufferSource): PooledBuffer {
+  return 'gpuBuffer' in source ? source : source.buffer;
+}
+
+/**
+ * The device: compiled programs, one open command encoder, uniforms, pooled buffers, readback. It knows no tensors.
+ *
+ * Dispatches are appended to the open encoder and submitted together; nothing submits on its own. Uniforms of one batch
+ * lie in one buffer that is written just before its submit: the queue orders that write after the batch before.
+ */
+export class Gpu {
+  readonly opened: OpenedDevice;
+  readonly device: GPUDevice;
+  readonly pool: BufferPool;
+  #staging: BufferPool;
+  #compiled = new WeakMap<Program, Map<string, Compiled>>();
+  #bindGroups = new Map<string, GPUBindGroup>();
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+  #pending = 0;
+  #uniformBuffer: GPUBuffer;
+  #uniformData = new ArrayBuffer(UNIFORM_BYTES);
+  #uniformView = new DataView(this.#uniformData);
+  #uniformUsed = 0;
+  #uniformAlign: number;
+  #checks = new Set<Promise<void>>();
+  #failure: GpuError | null = null;
+  #closed = false;
+  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
+
+  constructor(opened: OpenedDevice) {
+    this.opened = opened;
+    this.device = opened.device;
+    this.#uniformAlign = this.device.limits.minUniformBufferOffsetAlignment;
+    this.#uniformBuffer = this.device.createBuffer({
+      size: UNIFORM_BYTES,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      label: 'uniforms',
+    });
+    this.pool = new BufferPool((size) => {
+      this.#checkSize(size);
+      return this.#guarded('out-of-memory', `creating a buffer of ${size} bytes`, () =>
+        this.device.createBuffer({
+          size,
+          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+        }),
+      );
+    });
+    this.#staging = new BufferPool((size) =>
+      this.#guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
+        this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST }),
+      ),
+    );
+    void this.device.lost.then((info) => {
+      if (!this.#closed) this.#fail('lost', `The device was lost (${info.reason}): ${info.message}`);
+    });
+    this.device.onuncapturederror = (event) => this.#fail('internal', event.error.message);
+  }
+
+  get limits(): GPUSupportedLimits {
+    return this.device.limits;
+  }
+
+  counters(): GpuCounters {
+    return { ...this.pool.counters(), ...this.#counts };
+  }
+
+  #checkSize(size: number): void {
+    const limit = Math.min(this.limits.maxBufferSize, this.limits.maxStorageBufferBindingSize);
+    if (size > limit) {
+      throw new GpuError(
+        'out-of-memory',
+        `A tensor of ${size} bytes was asked for, but this adapter binds at most ${limit} bytes at once; use smaller images, batches or detections.`,
+      );
+    }
+  }
+
+  #fail(kind: GpuError['kind'], message: string): void {
+    this.#failure ??= new GpuError(kind, message);
+  }
+
+  /** Runs `make` inside an error scope whose verdict is awaited by the next readback or `sync`. */
+  #guarded<T>(filter: GPUErrorFilter, what: string, make: () => T): T {
+    this.device.pushErrorScope(filter);
+    const made = make();
+    this.#check(
+      this.device.popErrorScope().then((error) => {
+        if (error) {
+          this.#fail(
+            filter === 'out-of-memory' ? 'out-of-memory' : 'validation',
+            filter === 'out-of-memory' ? `Out of device memory when ${what}: ${error.message}` : `${what}: ${error.message}`,
+          );
+        }
+      }),
+    );
+    return made;
+  }
+
+  #check(promise: Promise<void>): void {
+    const settled = promise.catch((error: unknown) => this.#fail('internal', String(error))).finally(() => this.#checks.delete(settled));
+    this.#checks.add(settled);
+  }
+
+  /** Throws the first error that the device has reported so far. */
+  throwIfFailed(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  #compile<F extends Flags>(program: Program<F>, flags: F): Compiled {
+    const key = JSON.stringify(flags);
+    let variants = this.#compiled.get(program as unknown as Program);
+    if (!variants) {
+      variants = new Map();
+      this.#compiled.set(program as unknown as Program, variants);
+    }
+    const known = variants.get(key);
+    if (known) return known;
+    const source = assembleWgsl(program, flags);
+    const label = key === '{}' ? program.name : `${program.name} ${key}`;
+    const bindings = resolveBindings(program, flags);
+    const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
+    const module = this.device.createShaderModule({ code: source, label });
+    this.#check(
+      module.getCompilationInfo().then((info) => {
+        const errors = info.messages.filter((message) => message.type === 'error');
+        if (errors.length > 0) {
+          const list = errors.map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`).join('\n');
+          this.#failure = new GpuError('validation', `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`);
+        }
+      }),
+    );
+    const entries: GPUBindGroupLayoutEntry[] = [];
+    if (uniforms.length > 0) {
+      entries.push({ binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform', hasDynamicOffset: true } });
+    }
+    bindings.forEach(([, access], index) => {
+      entries.push({
+        binding: index + 1,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: access === 'read' ? 'read-only-storage' : 'storage' },
+      });
+    });
+    const layout = this.device.createBindGroupLayout({ entries, label });
+    const pipeline = this.#guarded('validation', `Compiling ${label}`, () =>
+      this.device.createComputePipeline({
+        label,
+        layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: 'main' },
+      }),
+    );
+    const compiled: Compiled = {
+      id: this.#counts.pipelines++,
+      pipeline,
+      layout,
+      uniforms,
+      uniformBytes: Math.ceil((uniforms.length * 4) / 16) * 16,
+      bindings: bindings.map(([name]) => name),
+    };
+    variants.set(key, compiled);
+    return compiled;
+  }
+
+  #bindGroup(compiled: Compiled, buffers: PooledBuffer[]): GPUBindGroup {
+    let key = `${compiled.id}`;
+    for (const buffer of buffers) key += `,${buffer.id}`;
+    const known = this.#bindGroups.get(key);
+    if (known) return known;
+    const entries: GPUBindGroupEntry[] = buffers.map((buffer, index) => ({
+      binding: index + 1,
+      resource: { buffer: buffer.gpuBuffer, offset: buffer.offset, size: buffer.size },
+    }));
+    if (compiled.uniforms.length > 0) {
+      entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
+    }
+    const group = this.device.createBindGroup({ layout: compiled.layout, entries });
+    if (this.#bindGroups.size >= MAX_CACHED_BIND_GROUPS) this.#bindGroups.clear();
+    this.#bindGroups.set(key, group);
+    return group;
+  }
+
+  #grid(workgroups: number | readonly [number, number, number], name: string): readonly [number, number, number] {
+    const limit = this.limits.maxComputeWorkgroupsPerDimension;
+    if (typeof workgroups === 'number') {
+      if (workgroups <= limit) return [workgroups, workgroups > 0 ? 1 : 0, 1];
+      const y = Math.ceil(workgroups / limit);
+      return [Math.ceil(workgroups / y), y, 1];
+    }
+    if (workgroups.some((count) => count > limit)) {
+      throw new Error(`${name}: grid ${workgroups.join('×')} passes the limit of ${limit} workgroups per dimension.`);
+    }
+    return workgroups;
+  }
+
+  /** Appends one dispatch to the open encoder. */
+  dispatch<F extends Flags, B extends string, U extends string>(program: Program<F, B, U>, options: Dispatch<F, B, U>): void {
+    this.throwIfFailed();
+    const [x, y, z] = this.#grid(options.workgroups, program.name);
+    if (x * y * z === 0) return;
+    const compiled = this.#compile(program as unknown as Program<F>, options.flags ?? ({} as F));
+    const buffers = compiled.bindings.map((name) => {
+      const source = options.buffers[name as B];
+      if (!source) throw new Error(`${program.name}: the binding ${name} was given no buffer.`);
+      return pooled(source);
+    });
+    const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
+    if (this.#uniformUsed + slot > UNIFORM_BYTES || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
+    const group = this.#bindGroup(compiled, buffers);
+    const pass = this.#openPass();
+    pass.setPipeline(compiled.pipeline);
+    if (compiled.uniforms.length > 0) {
+      const offset = this.#uniformUsed;
+      compiled.uniforms.forEach(([name, type], index) => {
+        const value = options.uniforms[name as U];
+        if (value === undefined || Number.isNaN(value)) throw new Error(`${program.name}: the uniform ${name} is ${value}.`);
+        const at = offset + index * 4;
+        if (type === 'f32') this.#uniformView.setFloat32(at, value, true);
+        else if (type === 'i32') this.#uniformView.setInt32(at, value, true);
+        else this.#uniformView.setUint32(at, value, true);
+      });
+      this.#uniformUsed += slot;
+      pass.setBindGroup(0, group, [offset]);
+    } else {
+      pass.setBindGroup(0, group);
+    }
+    pass.dispatchWorkgroups(x, y, z);
+    this.#pending++;
+    this.#counts.dispatches++;
+  }
+
+  #open(): GPUCommandEncoder {
+    this.#encoder ??= this.device.createCommandEncoder();
+    return this.#encoder;
+  }
+
+  #openPass(): GPUComputePassEncoder {
+    this.#pass ??= this.#open().beginComputePass();
+    return this.#pass;
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = null;
+  }
+
+  /** Submits what has been appended. */
+  flush(): void {
+    if (!this.#encoder) return;
+    this.#endPass();
+    const encoder = this.#encoder;
+    this.#encoder = null;
+    this.#guarded('validation', 'Submitting commands', () => {
+      if (this.#uniformUsed > 0) {
+        this.device.queue.writeBuffer(this.#uniformBuffer, 0, this.#uniformData, 0, this.#uniformUsed);
+      }
+      this.device.queue.submit([encoder.finish()]);
+    });
+    this.#pending = 0;
+    this.#uniformUsed = 0;
+    this.#counts.submits++;
+  }
+
+  /** Fills the first `bytes` of a buffer with zeros, in order with the dispatches around it. */
+  clear(buffer: PooledBuffer, bytes: number): void {
+    this.#endPass();
+    this.#open().clearBuffer(buffer.gpuBuffer, buffer.offset, Math.ceil(bytes / 4) * 4);
+  }
+
+  /** Copies `bytes` between buffers, in order with the dispatches around it. Offsets and bytes are multiples of 4. */
+  copy(from: PooledBuffer, to: PooledBuffer, bytes: number, fromOffset = 0, toOffset = 0): void {
+    if (bytes === 0) return;
+    this.#endPass();
+    this.#open().copyBufferToBuffer(from.gpuBuffer, from.offset + fromOffset, to.gpuBuffer, to.offset + toOffset, bytes);
+  }
+
+  /** Writes host data. The queue would run this write before commands still being encoded, so those are submitted first. */
+  write(buffer: PooledBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
+    this.throwIfFailed();
+    if (data.byteLength === 0) return;
+    this.flush();
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const whole = bytes.byteLength & ~3;
+    const start = buffer.offset + offset;
+    if (whole > 0) this.device.queue.writeBuffer(buffer.gpuBuffer, start, bytes, 0, whole);
+    if (whole < bytes.byteLength) {
+      const tail = new Uint8Array(4);
+      tail.set(bytes.subarray(whole));
+      this.device.queue.writeBuffer(buffer.gpuBuffer, start + whole, tail);
+    }
+  }
+
+  /** The first `bytes` of a buffer, after all commands appended so far. */
+  async read(buffer: PooledBuffer, bytes: number): Promise<ArrayBuffer> {
+    return (await this.readAll([{ buffer, bytes }]))[0];
+  }
+
+  /** Several readbacks at the price of one wait. */
+  async readAll(parts: readonly { buffer: PooledBuffer; bytes: number }[]): Promise<ArrayBuffer[]> {
+    this.throwIfFailed();
+    const offsets: number[] = [];
+    let total = 0;
+    for (const { bytes } of parts) {
+      offsets.push(total);
+      total += Math.ceil(bytes / 8) * 8;
+    }
+    if (total === 0) return parts.map(() => new ArrayBuffer(0));
+    const staging = this.#staging.acquire(total, 'readback');
+    try {
+      parts.forEach(({ buffer, bytes }, index) => this.copy(buffer, staging, Math.ceil(bytes / 4) * 4, 0, offsets[index]));
+      this.flush();
+      this.#counts.readbacks++;
+      await staging.gpuBuffer.mapAsync(GPUMapMode.READ, 0, total).catch(async (error: unknown) => {
+        await this.#settle();
+        this.throwIfFailed();
+        throw error;
+      });
+      const mapped = staging.gpuBuffer.getMappedRange(0, total);
+      const copies = parts.map(({ bytes }, index) => mapped.slice(offsets[index], offsets[index] + bytes));
+      staging.gpuBuffer.unmap();
+      await this.#settle();
+      this.throwIfFailed();
+      return copies;
+    } finally {
+      this.#staging.release(staging);
+    }
+  }
+
+  async #settle(): Promise<void> {
+    while (this.#checks.size > 0) await Promise.all(this.#checks);
+  }
+
+  /** Waits until the queue is empty and throws what went wrong. */
+  async sync(): Promise<void> {
+    this.flush();
+    await this.device.queue.onSubmittedWorkDone();
+    await this.#settle();
+    this.throwIfFailed();
+  }
+
+  /** Gives pooled memory that nobody uses back to the system, once the queue has passed it. */
+  async trim(): Promise<void> {
+    await this.sync();
+    this.#bindGroups.clear();
+    this.pool.destroyFree();
+    this.#staging.destroyFree();
+  }
+
+  /** Drains the queue and destroys the device; the process can then end (Dawn keeps Node alive until `process.exit`). */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      if (!this.#failure) {
+        this.flush();
+        await this.device.queue.onSubmittedWorkDone();
+        await this.#settle();
+      }
+    } finally {
+      this.device.destroy();
+    }
+  }
+}

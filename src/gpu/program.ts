@@ -1,0 +1,84 @@
+/** A scalar of a uniform struct. Structs hold 4-byte scalars only, so both sides lay them out alike without padding rules. */
+export type UniformType = 'u32' | 'i32' | 'f32';
+
+/** Element type of a storage binding, bound as `array<T>`. */
+export type ElementType = 'f32' | 'i32' | 'u32' | 'vec2f' | 'vec4f' | 'vec4u' | 'vec4i' | 'vec2u' | 'atomic<u32>';
+
+/** `'read'` and `'write'` bind `array<f32>`; `'write'` may be read back by the kernel (WGSL's read_write). */
+export type Binding = 'read' | 'write' | readonly ['read' | 'write', ElementType];
+
+/** Static choices that change the WGSL text; each distinct set is a pipeline of its own, so keep them few. */
+export type Flags = Readonly<Record<string, string | number | boolean>>;
+
+/**
+ * One kernel: what its WGSL text depends on (`flags`) kept apart from what only its uniforms depend on (sizes).
+ * The struct `u` and the storage variables are declared from `uniforms` and `bindings`; `code` gives the rest, with an
+ * entry point named `main`.
+ */
+export interface Program<F extends Flags = Flags, B extends string = string, U extends string = string> {
+  readonly name: string;
+  readonly uniforms: Readonly<Record<U, UniformType>>;
+  readonly bindings: Readonly<Record<B, Binding>> | ((flags: F) => Readonly<Record<B, Binding>>);
+  /** WGSL `enable`/`requires` directives, which must stand first. */
+  readonly directives?: (flags: F) => string;
+  readonly code: (flags: F) => string;
+}
+
+/** Declares a program; only gives the type parameters their values. */
+export function defineProgram<const U extends string, const B extends string, F extends Flags = Record<string, never>>(
+  program: Program<F, B, U>,
+): Program<F, B, U> {
+  return program;
+}
+
+/**
+ * An entry point that runs `body` once for each `i` in 0 … `u.count` - 1 (the program must declare the uniform `count: 'u32'`).
+ * Grids beyond 65535 workgroups arrive folded into y, so `i` is computed from both.
+ */
+export function perElement(body: string, workgroupSize = 64): string {
+  return `
+@compute @workgroup_size(${workgroupSize})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.x + group.y * groups.x) * ${workgroupSize}u + lane;
+  if (i < u.count) {
+${body}
+  }
+}`;
+}
+
+/** Workgroups for `perElement` over `count` elements. */
+export function workgroupsFor(count: number, workgroupSize = 64): number {
+  return Math.ceil(count / workgroupSize);
+}
+
+export function resolveBindings<F extends Flags>(program: Program<F>, flags: F): [string, 'read' | 'write', ElementType][] {
+  const bindings = typeof program.bindings === 'function' ? program.bindings(flags) : program.bindings;
+  return Object.entries(bindings).map(([name, binding]) =>
+    typeof binding === 'string' ? [name, binding, 'f32'] : [name, binding[0], binding[1]],
+  );
+}
+
+/** The whole WGSL text: directives, uniform struct, bindings, then the program's own code. */
+export function assembleWgsl<F extends Flags>(program: Program<F>, flags: F): string {
+  const lines: string[] = [program.directives?.(flags) ?? ''];
+  const uniforms = Object.entries(program.uniforms);
+  if (uniforms.length > 0) {
+    lines.push(`struct Uniforms { ${uniforms.map(([name, type]) => `${name}: ${type}`).join(', ')} }`);
+    lines.push('@group(0) @binding(0) var<uniform> u: Uniforms;');
+  }
+  resolveBindings(program, flags).forEach(([name, access, type], index) => {
+    lines.push(
+      `@group(0) @binding(${index + 1}) var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`,
+    );
+  });
+  lines.push(program.code(flags));
+  return lines.join('\n');
+}
+
+/** Source with line numbers, for compile errors. */
+export function numbered(source: string): string {
+  return source
+    .split('\n')
+    .map((line, index) => `${String(index + 1).padStart(4)}  ${line}`)
+    .join('\n');
+}

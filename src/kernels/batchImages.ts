@@ -1,0 +1,101 @@
+import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+
+/*
+ * One image into its place of the batch: y = (resize(x) - mean) / std inside [height, width], 0 outside. Resizing is bilinear with
+ * align_corners false, sampling by in / out size (torch's `interpolate(recompute_scale_factor=True)`), without antialiasing.
+ * torchvision normalises before it resizes; both are affine, so their order is immaterial. The padding is 0 after normalisation.
+ */
+const program = defineProgram({
+  name: 'batchImage',
+  uniforms: {
+    count: 'u32',
+    inHeight: 'u32',
+    inWidth: 'u32',
+    height: 'u32',
+    width: 'u32',
+    batchWidth: 'u32',
+    offset: 'u32',
+    stepY: 'f32',
+    stepX: 'f32',
+    mean0: 'f32',
+    mean1: 'f32',
+    mean2: 'f32',
+    std0: 'f32',
+    std1: 'f32',
+    std2: 'f32',
+  },
+  bindings: { image: 'read', batch: 'write' },
+  code: () => `
+fn tap(y: u32, x: u32) -> vec3f {
+  let at = (y * u.inWidth + x) * 3u;
+  return vec3f(image[at], image[at + 1u], image[at + 2u]);
+}
+${perElement(`
+    let y = i / u.batchWidth;
+    let x = i % u.batchWidth;
+    var value = vec3f(0.0);
+    if (y < u.height && x < u.width) {
+      let sy = max((f32(y) + 0.5) * u.stepY - 0.5, 0.0);
+      let sx = max((f32(x) + 0.5) * u.stepX - 0.5, 0.0);
+      let y0 = min(u32(sy), u.inHeight - 1u);
+      let x0 = min(u32(sx), u.inWidth - 1u);
+      let y1 = min(y0 + 1u, u.inHeight - 1u);
+      let x1 = min(x0 + 1u, u.inWidth - 1u);
+      let fy = sy - f32(y0);
+      let fx = sx - f32(x0);
+      let top = tap(y0, x0) * (1.0 - fx) + tap(y0, x1) * fx;
+      let bottom = tap(y1, x0) * (1.0 - fx) + tap(y1, x1) * fx;
+      let mean = vec3f(u.mean0, u.mean1, u.mean2);
+      value = (top * (1.0 - fy) + bottom * fy - mean) / vec3f(u.std0, u.std1, u.std2);
+    }
+    let at = u.offset + i * 3u;
+    batch[at] = value.x;
+    batch[at + 1u] = value.y;
+    batch[at + 2u] = value.z;`)}`,
+});
+
+export interface BatchImageOptions {
+  /** Place in the batch. */
+  index: number;
+  /** Size [height, width] inside the batch. */
+  size: readonly [number, number];
+  mean: readonly number[];
+  std: readonly number[];
+}
+
+/**
+ * Normalises, resizes and pads one image into a batch (torchvision's GeneralizedRCNNTransform: normalize, resize, batch_images).
+ *
+ * @param image [height, width, 3], 0…1.
+ * @param batch [N, H, W, 3], written at `index` only.
+ */
+export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, std }: BatchImageOptions): void {
+  const [, batchHeight, batchWidth] = batch.shape;
+  const [height, width] = size;
+  const [inHeight, inWidth, channels] = image.shape;
+  if (channels !== 3 || batch.shape[3] !== 3) throw new Error(`batchImage: expected 3 channels, got ${image} and ${batch}.`);
+  if (height > batchHeight || width > batchWidth) throw new Error(`batchImage: ${height}×${width} does not fit into ${batch}.`);
+  const count = batchHeight * batchWidth;
+  image.device.gpu.dispatch(program, {
+    buffers: { image, batch },
+    uniforms: {
+      count,
+      inHeight,
+      inWidth,
+      height,
+      width,
+      batchWidth,
+      offset: index * count * 3,
+      stepY: inHeight / height,
+      stepX: inWidth / width,
+      mean0: mean[0],
+      mean1: mean[1],
+      mean2: mean[2],
+      std0: std[0],
+      std1: std[1],
+      std2: std[2],
+    },
+    workgroups: workgroupsFor(count),
+  });
+}

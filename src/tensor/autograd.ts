@@ -1,0 +1,109 @@
+import { accumulate } from './accumulate.ts';
+import type { Device } from './device.ts';
+import { Tensor } from './tensor.ts';
+
+/**
+ * Computes one input's gradient. When `into` is given the kernel may add to it and return it; a thunk that ignores it
+ * returns a new tensor, and the engine adds. It may return a view of `upstream`, never `upstream` itself.
+ */
+export type GradientThunk = (into?: Tensor) => Tensor;
+
+/** Where a gradient goes: on to the node that made the input, or to a leaf. */
+export interface Edge {
+  input: string;
+  node: GraphNode | null;
+  leaf: Tensor | null;
+}
+
+/** One recorded application of an operator. It owns its saved tensors until it has been consumed or dropped. */
+export interface GraphNode {
+  id: number;
+  operator: string;
+  edges: Edge[];
+  saved: Record<string, Tensor>;
+  backward: (upstream: Tensor) => Partial<Record<string, GradientThunk>>;
+  /** Sum of the gradients that have reached the output so far. */
+  gradient: Tensor | null;
+  released: boolean;
+}
+
+export function releaseNode(node: GraphNode): void {
+  if (node.released) return;
+  node.released = true;
+  for (const tensor of Object.values(node.saved)) tensor.dispose();
+  node.saved = {};
+  node.edges = [];
+  node.gradient?.dispose();
+  node.gradient = null;
+}
+
+function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Tensor {
+  // A gradient that something else also views (an addition passes one gradient to both sides) must not be written to.
+  const writable = current && current.storage.references === 1 ? current : undefined;
+  const gradient = thunk(writable);
+  if (!current || gradient === current) return gradient;
+  if (gradient.size !== current.size) {
+    throw new Error(`${like}: gradients of [${gradient.shape}] and [${current.shape}] meet.`);
+  }
+  if (writable) {
+    accumulate(writable, gradient);
+    gradient.dispose();
+    return writable;
+  }
+  if (gradient.storage.references === 1) {
+    accumulate(gradient, current);
+    current.dispose();
+    return gradient;
+  }
+  const sum = current.device.detached(() => current.device.zeros(current.shape));
+  accumulate(sum, current);
+  accumulate(sum, gradient);
+  current.dispose();
+  gradient.dispose();
+  return sum;
+}
+
+/**
+ * Runs the tape backwards from `root` and adds to `grad` of every leaf that needs it. Nodes are visited from the last
+ * recorded to the first, so each sees its whole gradient; each is freed as soon as it has been consumed, and its
+ * activations with it. A second call on the same graph is an error.
+ *
+ * @param root a tensor with a graph; `upstream` (same shape) defaults to 1 for a tensor of one element.
+ */
+export function backward(device: Device, root: Tensor, upstream?: Tensor): void {
+  if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
+  if (!upstream && root.size !== 1) throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+  const nodes = new Set<GraphNode>();
+  const waiting = [root.node];
+  for (let node = waiting.pop(); node; node = waiting.pop()) {
+    if (nodes.has(node)) continue;
+    if (node.released) throw new Error(`backward: the graph of ${root} was already consumed (at ${node.operator}).`);
+    nodes.add(node);
+    for (const edge of node.edges) if (edge.node) waiting.push(edge.node);
+  }
+  root.node.gradient = upstream ? upstream.view(root.shape) : device.detached(() => device.full(root.shape, 1));
+  for (const node of [...nodes].sort((a, b) => b.id - a.id)) {
+    const gradient = node.gradient;
+    if (gradient) {
+      device.noGrad(() =>
+        device.scope(() => {
+          const thunks = node.backward(gradient);
+          for (const edge of node.edges) {
+            const thunk = thunks[edge.input];
+            if (!thunk) throw new Error(`${node.operator} has no gradient rule for its input ${edge.input}.`);
+            const target = edge.node ?? edge.leaf;
+            if (!target) continue;
+            const current = edge.node ? edge.node.gradient : (edge.leaf?.grad ?? null);
+            const sum = addInto(current, thunk, `${node.operator}.${edge.input}`);
+            device.disown(sum);
+            if (edge.node) edge.node.gradient = sum;
+            else if (edge.leaf) edge.leaf.grad = sum;
+          }
+        }),
+      );
+    }
+    releaseNode(node);
+  }
+}
+
+export { Tensor };

@@ -1,0 +1,103 @@
+import type { GradientThunk } from './autograd.ts';
+import type { DType, Tensor } from './tensor.ts';
+
+export type Inputs = Record<string, Tensor | undefined>;
+/** Static arguments of an operator: numbers, flags, lists. */
+export type Params = Record<string, unknown>;
+
+/** How a gradient check makes one input. Values come from a seeded generator, so they are the same in every run. */
+export interface InputSample {
+  shape: readonly number[];
+  dtype?: DType;
+  /** Explicit values; else uniform in `range` (default -1 … 1; for i32 whole numbers from lo to hi - 1). */
+  values?: readonly number[];
+  range?: readonly [number, number];
+  /** False: its gradient is not checked (labels, boxes, constants). Integers never are. */
+  differentiable?: boolean;
+}
+
+/** One case that the gradient check and the tests run. */
+export interface Example<I extends Inputs, P extends Params> {
+  inputs: { [K in keyof I]: InputSample | (undefined extends I[K] ? undefined : never) };
+  params: P;
+}
+
+export type Needs<I extends Inputs> = { readonly [K in keyof I]: boolean };
+
+export interface BackwardContext<I extends Inputs, P extends Params> {
+  params: P;
+  /** Shapes of the inputs that were given. */
+  shapes: { [K in keyof I]: readonly number[] };
+  /** What `forward` saved, by name. */
+  saved: Record<string, Tensor>;
+  /** The loss's gradient by the output; same shape as the output. */
+  upstream: Tensor;
+  /** Inputs whose gradient will be asked for. */
+  needs: Needs<I>;
+}
+
+/**
+ * One operator: its kernels, its backward rule and the cases on which its gradient is checked, in one place.
+ *
+ * `forward` checks shapes, allocates the output and dispatches. `saved` names the tensors the rule will need (inputs,
+ * output or helpers); `needs` tells which inputs want a gradient, so nothing is saved or computed for nothing.
+ * `backward` returns a thunk per input that has a gradient; inputs without one (labels, boxes) are left out.
+ */
+export interface OperatorDefinition<I extends Inputs, P extends Params> {
+  name: string;
+  forward(inputs: I, params: P, needs: Needs<I>): { output: Tensor; saved?: Record<string, Tensor | undefined> };
+  backward?(context: BackwardContext<I, P>): { [K in keyof I]?: GradientThunk };
+  /** Every differentiable operator gives at least one. */
+  examples?: Example<I, P>[];
+}
+
+export interface Operator<I extends Inputs, P extends Params> {
+  (inputs: I, params: P): Tensor;
+  readonly definition: OperatorDefinition<I, P>;
+}
+
+const registry = new Map<string, Operator<Inputs, Params>>();
+
+/** Every operator defined so far, by name. */
+export function registeredOperators(): ReadonlyMap<string, Operator<Inputs, Params>> {
+  return registry;
+}
+
+/** Registers an operator and returns the function that applies it and records it on the tape. */
+export function defineOperator<I extends Inputs, P extends Params>(definition: OperatorDefinition<I, P>): Operator<I, P> {
+  const apply = (inputs: I, params: P): Tensor => {
+    const given = Object.entries(inputs).filter((entry): entry is [string, Tensor] => entry[1] !== undefined);
+    if (given.length === 0) throw new Error(`${definition.name}: no input was given.`);
+    const device = given[0][1].device;
+    const needs = {} as Record<keyof I, boolean>;
+    for (const [name, tensor] of given) needs[name as keyof I] = device.gradEnabled && tensor.requiresGrad;
+    const edges = given.filter(([name]) => needs[name as keyof I]);
+    const { output, saved = {} } = definition.forward(inputs, params, needs);
+    if (edges.length === 0) return output;
+    const shapes = {} as { [K in keyof I]: readonly number[] };
+    for (const [name, tensor] of given) shapes[name as keyof I] = tensor.shape;
+    const kept: Record<string, Tensor> = {};
+    for (const [name, tensor] of Object.entries(saved)) if (tensor) kept[name] = tensor.view(tensor.shape);
+    const node = device.record({
+      operator: definition.name,
+      edges: edges.map(([input, tensor]) => ({ input, node: tensor.node, leaf: tensor.node ? null : tensor })),
+      saved: kept,
+      backward: (upstream) => {
+        if (!definition.backward) throw new Error(`${definition.name} has no backward rule.`);
+        return definition.backward({ params, shapes, saved: kept, upstream, needs });
+      },
+    });
+    output.requiresGrad = true;
+    output.node = node;
+    return output;
+  };
+  const operator = Object.assign(apply, { definition }) as Operator<I, P>;
+  if (registry.has(definition.name)) throw new Error(`The operator ${definition.name} is defined twice.`);
+  registry.set(definition.name, operator as unknown as Operator<Inputs, Params>);
+  return operator;
+}
+
+/** Throws `operator: argument: expected …, got …` unless `holds`. */
+export function expectShape(holds: boolean, operator: string, argument: string, expected: string, got: Tensor | readonly number[]): void {
+  if (!holds) throw new Error(`${operator}: ${argument}: expected ${expected}, got ${Array.isArray(got) ? `[${got}]` : got}.`);
+}

@@ -1,0 +1,11 @@
+import type { AdapterChoice } from '../../src/gpu/adapter.ts';
+import { openDevice } from '../../src/gpu/nodeAdapter.ts';
+import { Device } from '../../src/tensor/device.ts';
+
+let shared: Promise<Device> | null = null;
+
+/** The one device of the whole test run; `WEBGPU_ADAPTER` chooses the adapter. Never close it. */
+export function testDevice(): Promise<Device> {
+  shared ??= openDevice((process.env.WEBGPU_ADAPTER ?? 'auto') as AdapterChoice).then((opened) => new Device(opened));
+  return shared;
+}
