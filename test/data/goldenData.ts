@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { type GoldenTensor, readGoldenTensors } from '../support/goldens.ts';
 
 const shared = resolve(import.meta.dirname, '../../../shared');
 
@@ -22,15 +23,11 @@ export function dataGoldens(): DataGoldens {
   return JSON.parse(readFileSync(join(shared, 'goldens/data/data.json'), 'utf8')) as DataGoldens;
 }
 
+let tensors: Map<string, GoldenTensor> | undefined;
+
 /** A U8 tensor of data.safetensors. */
 export function byteGolden(name: string): { shape: number[]; data: Uint8Array } {
-  const file = readFileSync(join(shared, 'goldens/data/data.safetensors'));
-  const headerLength = Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.toString('utf8', 8, 8 + headerLength)) as Record<
-    string,
-    { shape: number[]; data_offsets: [number, number] }
-  >;
-  const { shape, data_offsets } = header[name];
-  const [from, to] = data_offsets.map((offset) => offset + 8 + headerLength);
-  return { shape, data: Uint8Array.from(file.subarray(from, to)) };
+  tensors ??= readGoldenTensors('data/data.safetensors');
+  const { shape, data } = tensors.get(name) as GoldenTensor;
+  return { shape, data: data as Uint8Array };
 }
