@@ -1,2 +1,8 @@
 /** Every operator, so that importing this file registers all of them. */
 export * from './relu.ts';
+export * from './activations.ts';
+export * from './arithmetic.ts';
+export * from './losses.ts';
+export * from './reduce.ts';
+export * from './shape.ts';
+export * from './softmax.ts';

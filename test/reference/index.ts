@@ -1,4 +1,10 @@
 import { relu } from './relu.ts';
+import { sigmoid } from './activations.ts';
+import { add, div, mul, sub } from './arithmetic.ts';
+import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from './losses.ts';
+import { mean, sum } from './reduce.ts';
+import { cat, gatherClass, indexSelect, narrow, permute, reshape } from './shape.ts';
+import { softmax } from './softmax.ts';
 
 /** A float64 array with its shape. Integers (labels, indices) are stored as numbers too. */
 export interface RefTensor {
@@ -15,4 +21,21 @@ export type Reference = (inputs: Record<string, RefTensor>, params: Record<strin
 /** References by operator name. The gradient check fails for a differentiable operator that has none. */
 export const references: Record<string, Reference> = {
   relu,
+  sigmoid,
+  add,
+  sub,
+  mul,
+  div,
+  binary_cross_entropy_with_logits: binaryCrossEntropyWithLogits,
+  cross_entropy: crossEntropy,
+  smooth_l1_loss: smoothL1Loss,
+  mean,
+  sum,
+  cat,
+  gather_class: gatherClass,
+  index_select: indexSelect,
+  narrow,
+  permute,
+  reshape,
+  softmax,
 };
