@@ -1,0 +1,139 @@
+import type { Random } from '../data/random.ts';
+import type { Detections, LoadedImage, Target } from '../data/types.ts';
+import { pasteMasks } from '../kernels/masks.ts';
+import type { Device } from '../tensor/device.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { MaskRCNNConfig } from './config.ts';
+import { FeaturePyramidNetwork } from './fpn.ts';
+import type { Observer } from './observer.ts';
+import { ResNet } from './resnet.ts';
+import { RoiHeads } from './roiHeads.ts';
+import { RegionProposalNetwork } from './rpn.ts';
+import type { Permutation } from './sampler.ts';
+import { StateDict, type StateSource } from './stateDict.ts';
+import { type ImageBatch, type NetworkTarget, resizeBoxes, transformImages, transformTarget } from './transform.ts';
+
+/** torchvision's names of the losses, in the order of its `maskrcnn_resnet50_fpn`; a box-only model has the first four. */
+export const LOSS_NAMES = [
+  'loss_objectness',
+  'loss_rpn_box_reg',
+  'loss_classifier',
+  'loss_box_reg',
+  'loss_mask',
+] as const;
+export type LossName = (typeof LOSS_NAMES)[number];
+
+export interface TrainingOptions {
+  /** Chooses the sampled anchors and proposals, image by image: positives, then negatives. */
+  permutation: Permutation;
+  observe?: Observer;
+}
+
+export interface PredictOptions {
+  /** [height, width] at which each image's boxes and masks are wanted; the image's own size by default. */
+  outputSizes?: readonly (readonly [number, number])[];
+  observe?: Observer;
+}
+
+/**
+ * Mask R-CNN on a ResNet-FPN (He et al. 2017; `torchvision/models/detection/mask_rcnn.py`), or with `masks: false` Faster R-CNN.
+ * Build it, `allocate` it on a device, then train (`trainingLosses`, `device.backward`, `state.parameters.step`) or `predict`.
+ */
+export class MaskRCNN {
+  readonly config: MaskRCNNConfig;
+  readonly state = new StateDict();
+  readonly #body: ResNet;
+  readonly #fpn: FeaturePyramidNetwork;
+  readonly #rpn: RegionProposalNetwork;
+  readonly #roiHeads: RoiHeads;
+  #device: Device | null = null;
+
+  constructor(config: MaskRCNNConfig) {
+    this.config = config;
+    this.#body = new ResNet(this.state, 'backbone.body', config);
+    this.#fpn = new FeaturePyramidNetwork(this.state, 'backbone.fpn', this.#body.outChannels, config.fpnChannels);
+    this.#rpn = new RegionProposalNetwork(this.state, 'rpn', config);
+    this.#roiHeads = new RoiHeads(this.state, 'roi_heads', config);
+  }
+
+  /** Puts the weights on the device: those of `source` where it has them, else torchvision's initial values. */
+  async allocate(device: Device, random: Random, source?: StateSource): Promise<void> {
+    await this.state.allocate(device, random, source);
+    this.#device = device;
+  }
+
+  get device(): Device {
+    if (!this.#device) throw new Error('The model was not allocated.');
+    return this.#device;
+  }
+
+  async #features(
+    images: readonly LoadedImage[],
+    training: boolean,
+    observe?: Observer,
+  ): Promise<{ batch: ImageBatch; features: Tensor[] }> {
+    const { device } = this;
+    const batch = transformImages(device, images, this.config);
+    await observe?.('transform.batch', batch.tensors);
+    await observe?.('transform.sizes', {
+      shape: [images.length, 2],
+      data: Int32Array.from(batch.imageSizes.flat()),
+    });
+    const features = device.scope(() => this.#fpn.forward(this.#body.forward(batch.tensors, training)));
+    for (const [level, feature] of features.entries()) {
+      await observe?.(`features.${level === features.length - 1 ? 'pool' : level}`, feature);
+    }
+    return { batch, features };
+  }
+
+  /**
+   * The losses of one batch in training form, by torchvision's names: scalars with a graph while gradients are recorded.
+   * Call it inside `device.scope`; without gradients (`device.noGrad`) running statistics do not move: that is validation.
+   */
+  async trainingLosses(
+    images: readonly LoadedImage[],
+    targets: readonly Target[],
+    { permutation, observe }: TrainingOptions,
+  ): Promise<Partial<Record<LossName, Tensor>>> {
+    const { batch, features } = await this.#features(images, true, observe);
+    const scaled: NetworkTarget[] = targets.map((target, i) => transformTarget(target, images[i], batch.imageSizes[i]));
+    const rpn = await this.#rpn.forward(features, batch, { targets: scaled, permutation }, observe);
+    // The box head looks at the four maps of the pyramid, not at the extra one of the RPN.
+    const pyramid = features.slice(0, -1);
+    const heads = await this.#roiHeads.forwardTraining(pyramid, rpn.proposals, batch, scaled, permutation, observe);
+    return { ...rpn.losses, ...heads };
+  }
+
+  /** Detections of each image, best score first; boxes and masks at the image's own size or `outputSizes`. */
+  async predict(images: readonly LoadedImage[], { outputSizes, observe }: PredictOptions = {}): Promise<Detections[]> {
+    const { device } = this;
+    return device.noGrad(() =>
+      device.scope(async () => {
+        const { batch, features } = await this.#features(images, false, observe);
+        const { proposals } = await this.#rpn.forward(features, batch, null, observe);
+        const { detections, masks } = await this.#roiHeads.forwardInference(
+          features.slice(0, -1),
+          proposals,
+          batch,
+          observe,
+        );
+        const results: Detections[] = [];
+        for (const [i, found] of detections.entries()) {
+          const size = outputSizes?.[i] ?? ([images[i].height, images[i].width] as const);
+          const boxes = resizeBoxes(found.boxes, batch.imageSizes[i], size);
+          results.push({
+            ...found,
+            boxes,
+            masks: masks ? await pasteMasks(masks[i], boxes, [size[0], size[1]]) : undefined,
+          });
+        }
+        return results;
+      }),
+    );
+  }
+
+  dispose(): void {
+    this.#rpn.dispose();
+    this.state.dispose();
+  }
+}
