@@ -6,3 +6,7 @@ export * from './losses.ts';
 export * from './reduce.ts';
 export * from './shape.ts';
 export * from './softmax.ts';
+export * from './conv2d.ts';
+export * from './linear.ts';
+export * from './matmul.ts';
+export * from './sgd.ts';
