@@ -90,7 +90,7 @@ export class FlatParameters {
   }
 
   /** The parameter's tensor; it lives as long as this object. */
-  get(name: string): Tensor {
+  tensor(name: string): Tensor {
     return this.#place(name).tensor;
   }
 
@@ -160,7 +160,7 @@ export class FlatParameters {
 
   /** Replaces a parameter's values, or with `'momentum'` its momentum (to resume from a checkpoint). */
   write(name: string, data: Float32Array, what: 'values' | 'momentum' = 'values'): void {
-    const tensor = what === 'momentum' ? this.momentum(name) : this.get(name);
+    const tensor = what === 'momentum' ? this.momentum(name) : this.tensor(name);
     if (data.length !== tensor.size)
       throw new Error(`${name}: ${data.length} values were given for [${tensor.shape}].`);
     this.device.gpu.write(tensor.buffer, data as Float32Array<ArrayBuffer>);

@@ -37,7 +37,7 @@ describe('flat parameters and SGD', () => {
       parameters.zeroGrad();
       parameters.names.forEach((name, i) => {
         const slope = device.tensor(gradients[i], shapes[name]);
-        device.backward(sum(mul(parameters.get(name), slope)));
+        device.backward(sum(mul(parameters.tensor(name), slope)));
       });
     });
   }
@@ -71,7 +71,7 @@ describe('flat parameters and SGD', () => {
           });
         }
         for (const [i, name] of parameters.names.entries()) {
-          expectClose(await parameters.get(name).floats(), expected[i].value, 1e-5, name);
+          expectClose(await parameters.tensor(name).floats(), expected[i].value, 1e-5, name);
           expectClose(await parameters.momentum(name).floats(), expected[i].momentum, 1e-5, `momentum of ${name}`);
         }
       });
@@ -91,7 +91,7 @@ describe('flat parameters and SGD', () => {
     expect(chunks.length).toBeGreaterThan(1);
     const used = new Map(chunks.map((chunk) => [chunk.parameters.gpuBuffer, new Set<number>()]));
     for (const name of parameters.names) {
-      const { buffer, size } = parameters.get(name);
+      const { buffer, size } = parameters.tensor(name);
       expect(buffer.offset % device.gpu.limits.minStorageBufferOffsetAlignment).toBe(0);
       for (let i = 0; i < size; i++) used.get(buffer.gpuBuffer)?.add(buffer.offset / 4 + i);
     }
@@ -124,22 +124,22 @@ describe('flat parameters and SGD', () => {
     run(first, 0, 2);
     const resumed = flat(1024);
     for (const name of first.names) {
-      resumed.write(name, await first.get(name).floats());
+      resumed.write(name, await first.tensor(name).floats());
       resumed.write(name, await first.momentum(name).floats(), 'momentum');
     }
     run(resumed, 2, 4);
     for (const name of whole.names) {
       // The clipping norm is summed chunk by chunk, so another layout may round it differently.
-      expectClose(await resumed.get(name).floats(), await whole.get(name).floats(), 1e-6, name);
+      expectClose(await resumed.tensor(name).floats(), await whole.tensor(name).floats(), 1e-6, name);
     }
     const again = flat();
     for (const name of first.names) {
-      again.write(name, await first.get(name).floats());
+      again.write(name, await first.tensor(name).floats());
       again.write(name, await first.momentum(name).floats(), 'momentum');
     }
     run(again, 2, 4);
     for (const name of whole.names) {
-      expect(await again.get(name).floats(), name).toEqual(await whole.get(name).floats());
+      expect(await again.tensor(name).floats(), name).toEqual(await whole.tensor(name).floats());
     }
   });
 
@@ -147,9 +147,9 @@ describe('flat parameters and SGD', () => {
     const parameters = flat();
     parameters.zeroGrad();
     const own = uniform(7, 5);
-    const bias = parameters.get('bias');
+    const bias = parameters.tensor('bias');
     bias.grad = device.detached(() => device.tensor(own, [7]));
-    const weight = parameters.get('weight');
+    const weight = parameters.tensor('weight');
     weight.grad = null;
     const before = await weight.floats();
     sgdStep(parameters, { lr: 1, momentum: 0, weightDecay: 0 });
@@ -169,7 +169,7 @@ describe('flat parameters and SGD', () => {
     const parameters = new FlatParameters(device, [{ name: 'x', shape: [size], data }]);
     made.push(parameters);
     await device.scope(async () => {
-      parameters.get('x').grad = device.detached(() => device.tensor(data, [size]));
+      parameters.tensor('x').grad = device.detached(() => device.tensor(data, [size]));
       const { norm, factor } = clipGradNorm(parameters, 10);
       const expected = Math.sqrt(data.reduce((total, value) => total + value * value, 0));
       expectClose([await norm.item()], [expected], 1e-5);
@@ -197,7 +197,7 @@ describe('flat parameters and SGD', () => {
     const { inUse, created } = device.gpu.counters();
     for (let i = 0; i < 5; i++) step();
     expect(device.gpu.counters()).toMatchObject({ inUse, created });
-    const tensor = parameters.get('weight');
+    const tensor = parameters.tensor('weight');
     parameters.dispose();
     expect(device.gpu.counters().inUse).toBe(before.inUse);
     expect(() => tensor.buffer).toThrow(/disposed tensor weight/);
@@ -208,7 +208,7 @@ describe('flat parameters and SGD', () => {
     const one = { name: 'x', shape: [2], data: new Float32Array(2) };
     expect(() => new FlatParameters(device, [{ ...one, shape: [3] }])).toThrow(/parameter x has 2 values for \[3\]/);
     expect(() => new FlatParameters(device, [one, one])).toThrow(/x is given twice/);
-    expect(() => flat().get('y')).toThrow(/no parameter y/);
+    expect(() => flat().tensor('y')).toThrow(/no parameter y/);
     expect(() => flat().write('bias', new Float32Array(3))).toThrow(/bias: 3 values/);
   });
 });
