@@ -1,6 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Device } from '../../src/tensor/device.ts';
+import type { Tensor } from '../../src/tensor/tensor.ts';
+import { expectClose } from './compare.ts';
 
 const folder = resolve(dirname(fileURLToPath(import.meta.url)), '../../../shared/goldens');
 
@@ -83,4 +86,34 @@ export function permuted(tensor: GoldenTensor, dims: readonly number[]): GoldenT
     for (let at = shape.length - 1; at >= 0 && ++index[at] === shape[at]; at--) index[at] = 0;
   }
   return { shape, data };
+}
+
+/**
+ * Runs a case whose layouts are the device's own: `apply` on its inputs, then the output and every gradient against the
+ * expected values.
+ */
+export async function expectGolden(
+  device: Device,
+  golden: OpsCase,
+  apply: (inputs: Record<string, Tensor>) => Tensor,
+  tolerance = 1e-5,
+): Promise<void> {
+  const what = `case ${golden.index} ${golden.op}`;
+  await device.scope(async () => {
+    const inputs: Record<string, Tensor> = {};
+    for (const [name, { shape, data }] of Object.entries(golden.inputs)) {
+      inputs[name] = data instanceof Int32Array ? device.tensor(data, shape, 'i32') : device.tensor([...data], shape);
+      inputs[name].requiresGrad = name in golden.grads;
+    }
+    const output = apply(inputs);
+    expectClose(await output.data(), golden.output.data, tolerance, what);
+    if (!golden.upstream) return;
+    device.backward(output, device.tensor([...golden.upstream.data], output.shape));
+    for (const [name, { data }] of Object.entries(golden.grads)) {
+      const { grad } = inputs[name];
+      if (!grad) throw new Error(`${what}: ${name} got no gradient.`);
+      expectClose(await grad.floats(), data, tolerance, `${what}: gradient of ${name}`);
+      grad.dispose();
+    }
+  });
 }
