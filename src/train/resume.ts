@@ -1,0 +1,72 @@
+import { z } from 'zod';
+import { UserError } from '../cli/errors.ts';
+import type { RandomState } from '../data/random.ts';
+import type { MaskRCNN } from '../model/maskRcnn.ts';
+import { openSafetensors, type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
+import { stateSource } from './checkpoint.ts';
+
+/** Where a run stands: enough to go on bit for bit. */
+export interface Position {
+  /** Epochs finished. */
+  epoch: number;
+  /** Steps done in the epoch under way. */
+  step: number;
+  /** The loader's generator at the start of the epoch under way. */
+  loader: RandomState;
+  /** The sampler's generator now. */
+  sampler: RandomState;
+  /** Sums of the training losses of the epoch under way, by name. */
+  sums: Record<string, number>;
+  /** What was best so far, see `best.ts`. */
+  best: { epoch: number; iouMap: number; maskAP50: number; validationLoss: number } | null;
+}
+
+const words = z.tuple([z.int(), z.int(), z.int(), z.int()]);
+const positionSchema = z.strictObject({
+  epoch: z.int(),
+  step: z.int(),
+  loader: words,
+  sampler: words,
+  sums: z.record(z.string(), z.number()),
+  best: z
+    .strictObject({ epoch: z.int(), iouMap: z.number(), maskAP50: z.number(), validationLoss: z.number() })
+    .nullable(),
+});
+
+const MOMENTUM = 'momentum:';
+
+/** Writes weights, running statistics, momenta and position, atomically. */
+export async function saveRunState(path: string, model: MaskRCNN, position: Position): Promise<void> {
+  const tensors: TensorToWrite[] = [];
+  for await (const { name, shape, data } of model.state.values())
+    tensors.push({ name, dtype: 'F32', shape: [...shape], data });
+  const { parameters } = model.state;
+  for (const name of parameters.names) {
+    const data = await parameters.momentum(name).floats();
+    tensors.push({ name: MOMENTUM + name, dtype: 'F32', shape: [data.length], data });
+  }
+  writeSafetensors(path, tensors, { format: 'webgpu-mask-rcnn-run', position: JSON.stringify(position) });
+}
+
+/** Puts weights and momenta of an interrupted run back and tells where it stood. @throws UserError naming the file */
+export async function loadRunState(path: string, model: MaskRCNN): Promise<Position> {
+  const file = openSafetensors(path);
+  try {
+    let value: unknown;
+    try {
+      value = JSON.parse(file.metadata.position);
+    } catch {
+      throw new UserError(`${path}: expected the state of an interrupted run, as this program writes it.`);
+    }
+    const position = positionSchema.safeParse(value);
+    if (!position.success) throw new UserError(`${path}: its position is wrong: ${position.error.issues[0].message}.`);
+    const weights = { ...file, tensors: new Map([...file.tensors].filter(([name]) => !name.startsWith(MOMENTUM))) };
+    await model.state.load(stateSource(weights, model.state));
+    for (const name of model.state.parameters.names) {
+      model.state.parameters.write(name, file.readFloat32(MOMENTUM + name), 'momentum');
+    }
+    return position.data;
+  } finally {
+    file.close();
+  }
+}

@@ -1,0 +1,76 @@
+import type { Sample } from '../data/types.ts';
+import { add } from '../kernels/arithmetic.ts';
+import { sgdStep } from '../kernels/sgd.ts';
+import { cat, reshape } from '../kernels/shape.ts';
+import type { LossName, MaskRCNN } from '../model/maskRcnn.ts';
+import type { Permutation } from '../model/sampler.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+
+export interface StepOptions {
+  lr: number;
+  momentum: number;
+  weightDecay: number;
+  clipNorm: number | null;
+}
+
+/** Losses of one batch on the device, not yet read: names, and their values [names]. Dispose `values` after reading. */
+export interface StepLosses {
+  names: LossName[];
+  values: Tensor;
+}
+
+function stacked(losses: Partial<Record<LossName, Tensor>>): { names: LossName[]; list: Tensor[]; values: Tensor } {
+  const names = Object.keys(losses) as LossName[];
+  const list = names.map((name) => losses[name] as Tensor);
+  const { device } = list[0];
+  const values = device.noGrad(() =>
+    cat(
+      list.map((loss) => reshape(loss, [1])),
+      0,
+    ),
+  );
+  return { names, list, values };
+}
+
+/** One training step: losses, gradients of their sum, clipping, SGD. Nothing it allocates outlives it but `values`. */
+export function trainStep(
+  model: MaskRCNN,
+  batch: readonly Sample[],
+  permutation: Permutation,
+  { lr, momentum, weightDecay, clipNorm }: StepOptions,
+): Promise<StepLosses> {
+  const { device } = model;
+  const { parameters } = model.state;
+  return device.scope(async () => {
+    const losses = await model.trainingLosses(
+      batch.map(({ image }) => image),
+      batch.map(({ target }) => target),
+      { permutation },
+    );
+    const { names, list, values } = stacked(losses);
+    parameters.zeroGrad();
+    device.backward(list.reduce((sum, loss) => add(sum, loss)));
+    sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined });
+    return { names, values };
+  });
+}
+
+/** Losses of one batch in training form without gradients; running statistics do not move. */
+export function validationLosses(
+  model: MaskRCNN,
+  batch: readonly Sample[],
+  permutation: Permutation,
+): Promise<StepLosses> {
+  const { device } = model;
+  return device.noGrad(() =>
+    device.scope(async () => {
+      const losses = await model.trainingLosses(
+        batch.map(({ image }) => image),
+        batch.map(({ target }) => target),
+        { permutation },
+      );
+      const { names, values } = stacked(losses);
+      return { names, values };
+    }),
+  );
+}

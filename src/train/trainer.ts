@@ -1,0 +1,245 @@
+import { appendFileSync, copyFileSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../data/files.ts';
+import { Loader } from '../data/loader.ts';
+import { Random, type RandomState } from '../data/random.ts';
+import { type EpochScore, isBetter } from './best.ts';
+import { openCheckpoint, rewriteCheckpoint, saveCheckpoint, stateSource } from './checkpoint.ts';
+import { LossMeter, readLosses } from './losses.ts';
+import { startProgress } from './progress.ts';
+import { loadRunState, saveRunState } from './resume.ts';
+import { checkpointInfo, RUN_FILES, type Run } from './run.ts';
+import { learningRate } from './schedule.ts';
+import { type StepLosses, trainStep } from './step.ts';
+import { tunedThresholds, type Validation, validate } from './validate.ts';
+
+/** One line of `metrics.jsonl`: means of the losses by name with their `total`, and the validation scores. */
+export interface EpochMetrics {
+  epoch: number;
+  steps: number;
+  lr: number;
+  secondsPerStep: number;
+  train: Record<string, number>;
+  validation: Record<string, number>;
+  iouMap: number | null;
+  boxMap30: number;
+  maskAP50: number | null;
+  boxAP50: number;
+}
+
+type TrainedEpoch = Pick<EpochMetrics, 'epoch' | 'steps' | 'lr' | 'secondsPerStep' | 'train'>;
+
+export interface TrainHooks {
+  /** One line for the user. */
+  say(line: string): void;
+  /** True once the user has asked to stop: the step under way is finished, then the run saved. */
+  stopping(): boolean;
+}
+
+/** How a run ended: after all its epochs, or on request. */
+export type TrainOutcome = { stopped: true } | { stopped: false; best: EpochScore; final: Validation };
+
+/**
+ * Trains a prepared run epoch by epoch: steps, validation, a checkpoint and a line of metrics each; the best epoch's weights are
+ * kept. A stopped run goes on exactly where it stood.
+ */
+export class Trainer {
+  readonly #run: Run;
+  readonly #hooks: TrainHooks;
+  /** Epochs finished, and steps done in the one under way. */
+  #epoch = 0;
+  #step = 0;
+  #losses = new LossMeter();
+  #best: EpochScore | null = null;
+  // Loader and sampler draw from generators of their own, so that neither's use moves the other.
+  #loaderRandom: Random;
+  #samplerRandom: Random;
+
+  constructor(run: Run, hooks: TrainHooks) {
+    this.#run = run;
+    this.#hooks = hooks;
+    this.#loaderRandom = new Random(run.options.seed);
+    this.#samplerRandom = new Random(run.options.seed + 1);
+  }
+
+  #path(file: string): string {
+    return join(this.#run.out, file);
+  }
+
+  /** Starts a new run's folder. */
+  start(): void {
+    mkdirSync(this.#path(RUN_FILES.checkpoints), { recursive: true });
+    writeFileAtomic(this.#path(RUN_FILES.config), `${JSON.stringify(this.#run.options, null, 2)}\n`);
+    writeFileAtomic(this.#path(RUN_FILES.metrics), '');
+  }
+
+  /** Takes up a stopped run. @throws UserError if its state cannot be read */
+  async resume(): Promise<void> {
+    const position = await loadRunState(this.#path(RUN_FILES.state), this.#run.model);
+    this.#epoch = position.epoch;
+    this.#step = position.step;
+    this.#losses = new LossMeter(position.sums, position.step);
+    this.#best = position.best;
+    this.#loaderRandom = Random.restore(position.loader);
+    this.#samplerRandom = Random.restore(position.sampler);
+    // A run that was killed between an epoch's line and its state trains that epoch again.
+    const lines = readFileSync(this.#path(RUN_FILES.metrics), 'utf8').split('\n').filter(Boolean).slice(0, this.#epoch);
+    writeFileAtomic(this.#path(RUN_FILES.metrics), lines.map((line) => `${line}\n`).join(''));
+  }
+
+  /** @throws NonFiniteLossError when a loss is no number; checkpoints written before stay. */
+  async train(): Promise<TrainOutcome> {
+    const { options } = this.#run;
+    while (this.#epoch < options.epochs) {
+      const trained = await this.#trainEpoch(this.#epoch + 1);
+      if (!trained) return { stopped: true };
+      await this.#finishEpoch(trained);
+    }
+    if (!this.#best) throw new Error('A finished run has a best epoch.');
+    return { stopped: false, best: this.#best, final: await this.#tune(this.#best.epoch) };
+  }
+
+  /** Steps through one epoch, from the step where a stopped run stood. Null if the user stopped it. */
+  async #trainEpoch(epoch: number): Promise<TrainedEpoch | null> {
+    const { options, model, dataset, split } = this.#run;
+    const epochStart = this.#loaderRandom.save();
+    const loader = new Loader({
+      dataset,
+      records: split.train,
+      batchSize: options.batchSize,
+      shuffle: true,
+      random: this.#loaderRandom,
+      hflip: 0.5,
+      vflip: 0.5,
+      resize: options.resize,
+      workers: options.workers,
+    });
+    const steps = loader.length;
+    const first = this.#step;
+    const bar = startProgress(`Epoch ${epoch}/${options.epochs}`, steps, first);
+    // A step's losses are read while the next is being computed, so that no step waits for them.
+    let unread: { losses: StepLosses; ids: string[] } | null = null;
+    const readPending = async (): Promise<void> => {
+      if (!unread) return;
+      const { losses, ids } = unread;
+      unread = null;
+      const values = await readLosses(losses, ids);
+      this.#losses.add(values);
+      bar.update(this.#step, describeLosses(values));
+    };
+    let lr = options.lr;
+    let batches = 0;
+    const started = performance.now();
+    try {
+      for await (const batch of loader) {
+        if (batches++ < first) continue;
+        lr = learningRate((epoch - 1) * steps + this.#step, steps, options);
+        const losses = await trainStep(model, batch, (n) => this.#samplerRandom.permutation(n), { ...options, lr });
+        await readPending();
+        this.#step++;
+        unread = { losses, ids: batch.map(({ image }) => image.id) };
+        if (this.#hooks.stopping() && this.#step < steps) {
+          await readPending();
+          await this.#saveState(epochStart);
+          return null;
+        }
+      }
+      await readPending();
+    } finally {
+      bar.stop();
+      await loader.close();
+    }
+    if (epoch === 1 && loader.droppedCells > 0) {
+      this.#hooks.say(`${loader.droppedCells} cells vanish at --resize ${options.resize} and are left out.`);
+    }
+    const secondsPerStep = (performance.now() - started) / 1000 / Math.max(steps - first, 1);
+    return { epoch, steps, lr, secondsPerStep, train: this.#losses.means() };
+  }
+
+  /** Validation, checkpoint, metrics, best epoch and the state to resume from. */
+  async #finishEpoch(trained: TrainedEpoch): Promise<void> {
+    const { options, model, split } = this.#run;
+    const { epoch } = trained;
+    const { losses, scores } = await this.#validate(`Epoch ${epoch}/${options.epochs} validation`);
+    const name = `epoch-${String(epoch).padStart(3, '0')}.safetensors`;
+    const checkpoint = join(this.#path(RUN_FILES.checkpoints), name);
+    await saveCheckpoint(checkpoint, model, checkpointInfo(this.#run, epoch));
+    const { iouMap, boxMap30, maskAP50, boxAP50 } = scores;
+    const metrics: EpochMetrics = { ...trained, validation: losses, iouMap, boxMap30, maskAP50, boxAP50 };
+    appendFileSync(this.#path(RUN_FILES.metrics), `${JSON.stringify(metrics)}\n`);
+    this.#hooks.say(describeEpoch(metrics, options.epochs));
+    const score = { epoch, iouMap: iouMap ?? 0, maskAP50: maskAP50 ?? boxAP50, validationLoss: losses.total };
+    if (split.validation.length > 0 && isBetter(score, this.#best)) {
+      this.#best = score;
+      const temporary = this.#path(`.${RUN_FILES.best}.tmp`);
+      copyFileSync(checkpoint, temporary);
+      renameSync(temporary, this.#path(RUN_FILES.best));
+    }
+    this.#epoch = epoch;
+    this.#step = 0;
+    this.#losses = new LossMeter();
+    await this.#saveState(this.#loaderRandom.save());
+  }
+
+  async #validate(label: string): Promise<Validation> {
+    const { model, dataset, split, options, thresholds } = this.#run;
+    const progress = startProgress(label, split.validation.length);
+    try {
+      return await validate({ model, dataset, records: split.validation, options, thresholds, progress });
+    } finally {
+      progress.stop();
+    }
+  }
+
+  #saveState(loader: RandomState): Promise<void> {
+    return saveRunState(this.#path(RUN_FILES.state), this.#run.model, {
+      epoch: this.#epoch,
+      step: this.#step,
+      loader,
+      sampler: this.#samplerRandom.save(),
+      sums: this.#losses.sums,
+      best: this.#best,
+    });
+  }
+
+  /** The best epoch's weights go back into the model, and the thresholds that score best on validation into its checkpoint. */
+  async #tune(epoch: number): Promise<Validation> {
+    const { model } = this.#run;
+    const path = this.#path(RUN_FILES.best);
+    const { file } = openCheckpoint(path);
+    try {
+      await model.state.load(stateSource(file, model.state));
+    } finally {
+      file.close();
+    }
+    const validation = await this.#validate(`Thresholds for epoch ${epoch}`);
+    const thresholds = tunedThresholds(validation.evaluator, model.config.numClasses, this.#run.thresholds);
+    this.#run.thresholds = thresholds;
+    rewriteCheckpoint(path, path, checkpointInfo(this.#run, epoch));
+    return { ...validation, scores: validation.evaluator.compute(thresholds) };
+  }
+}
+
+/** A loss's name without torchvision's prefix. */
+const short = (name: string): string => name.replace('loss_', '');
+
+function describeLosses(losses: Record<string, number>): string {
+  const total = Object.values(losses).reduce((sum, value) => sum + value, 0);
+  const parts = Object.entries(losses).map(([name, value]) => `${short(name)} ${value.toFixed(3)}`);
+  return `loss ${total.toFixed(3)} = ${parts.join(' + ')}`;
+}
+
+function describeEpoch(metrics: EpochMetrics, epochs: number): string {
+  const score = (value: number | null): string => (value === null ? '–' : value.toFixed(3));
+  const all = (losses: Record<string, number>): string =>
+    Object.entries(losses)
+      .filter(([name]) => name !== 'total')
+      .map(([name, value]) => `${short(name)} ${value.toFixed(3)}`)
+      .join(', ');
+  return [
+    `Epoch ${metrics.epoch}/${epochs}: ${metrics.steps} steps of ${metrics.secondsPerStep.toFixed(2)} s, lr ${metrics.lr.toPrecision(3)}`,
+    `  train loss ${metrics.train.total.toFixed(3)} (${all(metrics.train)})`,
+    `  validation loss ${metrics.validation.total.toFixed(3)} (${all(metrics.validation)})`,
+    `  competition score ${score(metrics.iouMap)}, box mAP30 ${score(metrics.boxMap30)}, mask AP50 ${score(metrics.maskAP50)}`,
+  ].join('\n');
+}
