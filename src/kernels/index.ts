@@ -10,3 +10,5 @@ export * from './conv2d.ts';
 export * from './linear.ts';
 export * from './matmul.ts';
 export * from './sgd.ts';
+export * from './interpolate.ts';
+export * from './maxPool2d.ts';

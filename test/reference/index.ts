@@ -1,7 +1,12 @@
+import { conv2d } from './conv2d.ts';
+import { linear } from './linear.ts';
+import { matmul } from './matmul.ts';
 import { relu } from './relu.ts';
 import { sigmoid } from './activations.ts';
 import { add, div, mul, sub } from './arithmetic.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from './losses.ts';
+import { interpolateBilinear, interpolateNearest } from './interpolate.ts';
+import { maxPool2d } from './maxPool2d.ts';
 import { mean, sum } from './reduce.ts';
 import { cat, gatherClass, indexSelect, narrow, permute, reshape } from './shape.ts';
 import { softmax } from './softmax.ts';
@@ -21,6 +26,9 @@ export type Reference = (inputs: Record<string, RefTensor>, params: Record<strin
 /** References by operator name. The gradient check fails for a differentiable operator that has none. */
 export const references: Record<string, Reference> = {
   relu,
+  conv2d,
+  linear,
+  matmul,
   sigmoid,
   add,
   sub,
@@ -38,4 +46,7 @@ export const references: Record<string, Reference> = {
   permute,
   reshape,
   softmax,
+  interpolate_bilinear: interpolateBilinear,
+  interpolate_nearest: interpolateNearest,
+  max_pool2d: maxPool2d,
 };
