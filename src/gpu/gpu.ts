@@ -164,16 +164,9 @@ export class Gpu {
     const label = key === '{}' ? program.name : `${program.name} ${key}`;
     const bindings = resolveBindings(program, flags);
     const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
+    // One scope for all of it: outside one, Dawn reports the raw parser error before the compilation info is there.
+    this.device.pushErrorScope('validation');
     const module = this.device.createShaderModule({ code: source, label });
-    this.#check(
-      module.getCompilationInfo().then((info) => {
-        const errors = info.messages.filter((message) => message.type === 'error');
-        if (errors.length > 0) {
-          const list = errors.map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`).join('\n');
-          this.#failure = new GpuError('validation', `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`);
-        }
-      }),
-    );
     const entries: GPUBindGroupLayoutEntry[] = [];
     if (uniforms.length > 0) {
       entries.push({ binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform', hasDynamicOffset: true } });
@@ -186,11 +179,21 @@ export class Gpu {
       });
     });
     const layout = this.device.createBindGroupLayout({ entries, label });
-    const pipeline = this.#guarded('validation', `Compiling ${label}`, () =>
-      this.device.createComputePipeline({
-        label,
-        layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-        compute: { module, entryPoint: 'main' },
+    const pipeline = this.device.createComputePipeline({
+      label,
+      layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: 'main' },
+    });
+    this.#check(
+      Promise.all([this.device.popErrorScope(), module.getCompilationInfo()]).then(([refused, { messages }]) => {
+        const errors = messages.filter((message) => message.type === 'error');
+        const list = errors.map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`).join('\n');
+        // These replace what followed from them, such as a refused submit.
+        if (errors.length > 0) {
+          this.#failure = new GpuError('validation', `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`);
+        } else if (refused) {
+          this.#failure = new GpuError('validation', `Compiling ${label}: ${refused.message}`);
+        }
       }),
     );
     const compiled: Compiled = {
