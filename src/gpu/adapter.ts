@@ -109,7 +109,7 @@ export function listFound(found: readonly FoundAdapter[]): string {
   return `found: ${found.map(({ name, reason }) => (reason ? `${name} (${reason})` : name)).join(', ')}`;
 }
 
-/** The longest message of a rejected request, as text. */
+/** What was thrown, as text for a sentence. */
 export function messageOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).trim();
 }

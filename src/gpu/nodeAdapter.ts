@@ -11,7 +11,13 @@ import {
   openedDevice,
   requestFullDevice,
 } from './adapter.ts';
-import { ensureVulkanLoader, showSwiftshader, swiftshaderFitsPlatform, unpackSwiftshader } from './swiftshader.ts';
+import {
+  loadBundledVulkanLoader,
+  showSwiftshader,
+  swiftshaderFitsPlatform,
+  systemHasVulkanLoader,
+  unpackSwiftshader,
+} from './swiftshader.ts';
 
 /** Dawn implements 16-bit floats on NVIDIA under Linux, but lists them only when told to. */
 const toggles = 'enable-dawn-features=vulkan_enable_f16_on_nvidia';
@@ -72,7 +78,6 @@ async function findSources(create: Create, known: readonly Source[]): Promise<So
 
 async function addSwiftshader(create: Create, known: readonly Source[]): Promise<Source[]> {
   const folder = await unpackSwiftshader();
-  ensureVulkanLoader(folder);
   for (const only of [false, true]) {
     showSwiftshader(folder, only);
     const sources = await findSources(create, known);
@@ -132,6 +137,8 @@ function refusal(choice: AdapterChoice, found: readonly FoundAdapter[]): UserErr
  */
 export async function openDevice(choice: AdapterChoice = 'auto', listAll = false): Promise<OpenedDevice> {
   const create = await loadDawn();
+  // Before Dawn's first look: it complains on standard error of each loader that it misses.
+  if (swiftshaderFitsPlatform && !systemHasVulkanLoader()) loadBundledVulkanLoader(await unpackSwiftshader());
   let sources = await findSources(create, []);
   const needsBundled = candidates(sources, choice).length === 0 && (choice === 'auto' || choice === 'swiftshader');
   const hasOwn = sources.some(({ info }) => info.kind === 'swiftshader');

@@ -94,18 +94,25 @@ function moveIntoPlace(temporary: string, folder: string): void {
 /** Libraries stay loaded as long as their handles are reachable. */
 const loaded: LibraryHandle[] = [];
 
+/** Whether the dynamic linker finds a Vulkan loader of the system (it then stays loaded, as Dawn will load it anyway). */
+export function systemHasVulkanLoader(): boolean {
+  try {
+    loaded.push(koffi.load(loaderName, { global: true }));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
- * Makes the Vulkan loader loadable by its name: the system's, or else the bundled one. Dawn asks for `libvulkan.so.1`, and the
- * dynamic linker answers with the library already loaded under that name.
+ * Loads the bundled Vulkan loader. Dawn asks for `libvulkan.so.1`, and the dynamic linker answers with the library that is
+ * already loaded under that name. It finds the system's drivers as the system's own loader would.
  */
-export function ensureVulkanLoader(folder: string): void {
-  for (const path of [loaderName, join(folder, loaderName)]) {
-    try {
-      loaded.push(koffi.load(path, { global: true }));
-      return;
-    } catch (error) {
-      if (path !== loaderName) throw new UserError(`The bundled Vulkan loader cannot be loaded: ${messageOf(error)}.`);
-    }
+export function loadBundledVulkanLoader(folder: string): void {
+  try {
+    loaded.push(koffi.load(join(folder, loaderName), { global: true }));
+  } catch (error) {
+    throw new UserError(`The bundled Vulkan loader in ${folder} cannot be loaded: ${messageOf(error)}.`);
   }
 }
 
