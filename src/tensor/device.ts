@@ -3,7 +3,7 @@ import { Gpu } from '../gpu/gpu.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { backward, type GraphNode, releaseNode } from './autograd.ts';
 import { reachableNodes, Scope, tensorsIn } from './scope.ts';
-import { type DType, type HostArray, sizeOf, Storage, Tensor } from './tensor.ts';
+import { type DType, sizeOf, Storage, Tensor } from './tensor.ts';
 
 const fill = defineProgram({
   name: 'fill',
@@ -52,7 +52,11 @@ export class Device {
   }
 
   /** A tensor of host values: floats, or integers when `dtype` is `'i32'` or `'u32'`. */
-  tensor<D extends DType = 'f32'>(data: HostArray<D> | readonly number[], shape: readonly number[], dtype?: D): Tensor {
+  tensor(
+    data: Float32Array | Int32Array | Uint32Array | readonly number[],
+    shape: readonly number[],
+    dtype?: DType,
+  ): Tensor {
     const type: DType = dtype ?? (data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32');
     if (data.length !== sizeOf(shape)) throw new Error(`${data.length} values do not fill [${shape}].`);
     const Typed = type === 'f32' ? Float32Array : type === 'i32' ? Int32Array : Uint32Array;

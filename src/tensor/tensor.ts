@@ -4,7 +4,6 @@ import type { GraphNode } from './autograd.ts';
 import type { Device } from './device.ts';
 
 export type DType = 'f32' | 'i32' | 'u32';
-export type HostArray<D extends DType = DType> = D extends 'f32' ? Float32Array : D extends 'i32' ? Int32Array : Uint32Array;
 
 /** A pooled buffer shared by tensors that view it; it goes back to the pool with the last of them. */
 export class Storage {

@@ -1,0 +1,78 @@
+import Table from 'cli-table3';
+import { Command } from 'commander';
+import { openDataset } from '../data/dataset.ts';
+import { writeFileAtomic } from '../data/files.ts';
+import { Loader } from '../data/loader.ts';
+import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
+import { startProgress } from '../train/progress.ts';
+import { loadModel } from './loadModel.ts';
+import { parseCount } from './numbers.ts';
+import { adapterOption, interruptible, say, withDevice } from './session.ts';
+
+interface Flags {
+  weights: string;
+  data: string;
+  json?: string;
+  batchSize: number;
+  adapter: string;
+}
+
+export function evaluateCommand(): Command {
+  return new Command('evaluate')
+    .description("Score weights on annotated images: the competition's score, box and mask average precision.")
+    .requiredOption('--weights <file>', 'checkpoint of a training run')
+    .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
+    .option('--json <file>', 'write the scores here')
+    .option('--batch-size <n>', 'images per step', parseCount, 2)
+    .addOption(adapterOption())
+    .action(async ({ weights, data, json, batchSize, adapter }: Flags) => {
+      await withDevice(adapter, async (device) => {
+        const { model, info } = await loadModel(weights, device);
+        const dataset = openDataset(data, { classes: info.classes });
+        const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1 });
+        const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds: info.thresholds });
+        const bar = startProgress('Evaluating', dataset.images.length);
+        const interrupt = interruptible();
+        let done = 0;
+        try {
+          for await (const batch of loader) {
+            const detections = await model.predict(batch.map(({ image }) => image));
+            for (const [i, { image, target }] of batch.entries()) {
+              evaluator.add(detections[i], target, image.width, image.height);
+            }
+            done += batch.length;
+            bar.update(done);
+            if (interrupt.stopping()) break;
+          }
+        } finally {
+          bar.stop();
+          interrupt.done();
+          await loader.close();
+          model.dispose();
+        }
+        if (interrupt.stopping()) {
+          say(`Stopped after ${done} of ${dataset.images.length} images; nothing was written.`);
+          process.exitCode = 130;
+          return;
+        }
+        const scores = evaluator.compute();
+        console.log(scoreTable(scores, info.classes));
+        if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
+      });
+    });
+}
+
+function scoreTable(scores: EvaluationResult, classes: readonly string[]): string {
+  const text = (value: number | null): string => (value === null ? '–' : value.toFixed(4));
+  const table = new Table({ head: ['score', 'value'], style: { head: [], border: [] }, colAligns: ['left', 'right'] });
+  table.push(
+    ['competition score (IoU .50:.95)', text(scores.iouMap)],
+    ['box mAP (NMS .3, IoU .3)', text(scores.boxMap30)],
+    ['mask AP50', text(scores.maskAP50)],
+    ['box AP50', text(scores.boxAP50)],
+  );
+  for (const { label, iouMap } of scores.perClass)
+    table.push([`competition score, ${classes[label - 1]}`, text(iouMap)]);
+  table.push(['images', String(scores.images)], ['cells', String(scores.instances)]);
+  return table.toString();
+}

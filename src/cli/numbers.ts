@@ -1,0 +1,18 @@
+import { InvalidArgumentError } from 'commander';
+
+/** Parsers of option values for commander; ranges are checked where the options come together. */
+export function parseNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('expected a number.');
+  return value;
+}
+
+export function parseCount(text: string): number {
+  const value = parseNumber(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('expected a whole number from 0.');
+  return value;
+}
+
+export function parseList(text: string): number[] {
+  return text.split(',').map(parseNumber);
+}

@@ -1,0 +1,53 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { listPngs, loadSample } from '../data/dataset.ts';
+import { writePng } from '../data/png.ts';
+import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
+import { predictImages } from '../eval/predictImages.ts';
+import { type SubmissionRow, selectInstances, submissionRows, writeSubmission } from '../eval/submission.ts';
+import { startProgress } from '../train/progress.ts';
+import type { Run } from '../train/run.ts';
+
+const PICTURES = 3;
+
+/** `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them. */
+export async function writePictures({ model, split, dataset, options, out, thresholds }: Run): Promise<string> {
+  const step = Math.max(1, Math.floor(split.validation.length / PICTURES));
+  const comparisons: Comparison[] = [];
+  for (const record of split.validation.filter((_, i) => i % step === 0).slice(0, PICTURES)) {
+    const { image, target } = loadSample(record, { resize: options.resize });
+    const [detections] = await model.predict([image]);
+    comparisons.push({
+      id: record.id,
+      image: toRgb(image),
+      truth: targetInstances(target, image.width, image.height),
+      predicted: selectInstances(detections, thresholds, image.width, image.height),
+    });
+  }
+  const path = join(out, 'overlay.png');
+  const picture = comparisonPicture(comparisons, dataset.classes);
+  writePng(path, picture.width, picture.height, picture.data);
+  return path;
+}
+
+/** `submission.csv` in the run's folder: for the images of DATA/test where there are any, else for the validation images. */
+export async function writeRunSubmission(run: Run): Promise<{ path: string; rows: number; images: number }> {
+  const { model, dataset, split, options, out, thresholds } = run;
+  const test = join(dataset.dir, 'test');
+  const testFiles = existsSync(test) ? listPngs(test) : [];
+  const files =
+    testFiles.length > 0
+      ? testFiles.map((path) => ({ id: path.replace(/^.*[\\/]/, '').replace(/\.png$/i, ''), path }))
+      : split.validation.map(({ id, path }) => ({ id, path }));
+  const rows: SubmissionRow[] = [];
+  const bar = startProgress('Predicting', files.length);
+  let done = 0;
+  for await (const { id, width, height, detections } of predictImages(model, files, options)) {
+    rows.push(...submissionRows(id, selectInstances(detections, thresholds, width, height), width));
+    bar.update(++done, id);
+  }
+  bar.stop();
+  const path = join(out, 'submission.csv');
+  writeSubmission(path, rows);
+  return { path, rows: rows.length, images: files.length };
+}

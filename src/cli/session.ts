@@ -1,0 +1,50 @@
+import { Option } from 'commander';
+import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
+import { openDevice } from '../gpu/nodeAdapter.ts';
+import { Device } from '../tensor/device.ts';
+
+/** `--adapter NAME`, as every command that computes takes it. */
+export function adapterOption(): Option {
+  return new Option('--adapter <name>', `device to compute on: ${adapterChoices.join(', ')}`)
+    .default('auto')
+    .argParser(parseAdapterChoice);
+}
+
+/** Tells a line to the user; results go to stdout, everything else to stderr. */
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
+export async function withDevice<T>(adapter: string, body: (device: Device) => Promise<T>): Promise<T> {
+  const opened = await openDevice(parseAdapterChoice(adapter));
+  say(`Computing on ${opened.info.name}: ${opened.why}`);
+  const device = new Device(opened);
+  try {
+    return await body(device);
+  } finally {
+    await device.gpu.close();
+  }
+}
+
+/**
+ * Watches for Ctrl-C: the first asks the operation to stop at the next safe point, a second ends the process at once.
+ * Call `done` when the operation is over.
+ */
+export function interruptible(): { stopping: () => boolean; done: () => void } {
+  let asked = false;
+  const onInterrupt = (): void => {
+    if (asked) process.exit(130);
+    asked = true;
+    say('\nStopping after this step; press Ctrl-C again to end at once.');
+  };
+  process.on('SIGINT', onInterrupt);
+  process.on('SIGTERM', onInterrupt);
+  return {
+    stopping: () => asked,
+    done: () => {
+      process.off('SIGINT', onInterrupt);
+      process.off('SIGTERM', onInterrupt);
+    },
+  };
+}
