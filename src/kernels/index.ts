@@ -12,3 +12,5 @@ export * from './matmul.ts';
 export * from './sgd.ts';
 export * from './interpolate.ts';
 export * from './maxPool2d.ts';
+export * from './roiAlign.ts';
+export * from './multiScaleRoiAlign.ts';

@@ -9,6 +9,7 @@ import { interpolateBilinear, interpolateNearest } from './interpolate.ts';
 import { maxPool2d } from './maxPool2d.ts';
 import { mean, sum } from './reduce.ts';
 import { cat, gatherClass, indexSelect, narrow, permute, reshape } from './shape.ts';
+import { multiScaleRoiAlign, roiAlign } from './roiAlign.ts';
 import { softmax } from './softmax.ts';
 
 /** A float64 array with its shape. Integers (labels, indices) are stored as numbers too. */
@@ -45,6 +46,8 @@ export const references: Record<string, Reference> = {
   narrow,
   permute,
   reshape,
+  roi_align: roiAlign,
+  multiscale_roi_align: multiScaleRoiAlign,
   softmax,
   interpolate_bilinear: interpolateBilinear,
   interpolate_nearest: interpolateNearest,
