@@ -1,4 +1,4 @@
-import type { AdapterChoice } from '../../src/gpu/adapter.ts';
+import { parseAdapterChoice } from '../../src/gpu/adapter.ts';
 import { openDevice } from '../../src/gpu/nodeAdapter.ts';
 import { Device } from '../../src/tensor/device.ts';
 
@@ -6,6 +6,6 @@ let shared: Promise<Device> | null = null;
 
 /** The one device of the whole test run; `WEBGPU_ADAPTER` chooses the adapter. Never close it. */
 export function testDevice(): Promise<Device> {
-  shared ??= openDevice((process.env.WEBGPU_ADAPTER ?? 'auto') as AdapterChoice).then((opened) => new Device(opened));
+  shared ??= openDevice(parseAdapterChoice(process.env.WEBGPU_ADAPTER ?? 'auto')).then((opened) => new Device(opened));
   return shared;
 }
