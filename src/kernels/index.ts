@@ -14,3 +14,4 @@ export * from './interpolate.ts';
 export * from './maxPool2d.ts';
 export * from './roiAlign.ts';
 export * from './multiScaleRoiAlign.ts';
+export * from './masks.ts';

@@ -1,0 +1,157 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { denseMasks, maskRegions, pasteMasks, projectMasksOnBoxes } from '../../src/kernels/masks.ts';
+import type { Device } from '../../src/tensor/device.ts';
+import { grownBox, pasteMask } from '../reference/masks.ts';
+import { roiAlign } from '../reference/roiAlign.ts';
+import { expectClose } from '../support/compare.ts';
+import { testDevice } from '../support/device.ts';
+import { opsCases } from '../support/goldens.ts';
+import { seeded, uniform } from '../support/random.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await testDevice();
+});
+
+describe('projectMasksOnBoxes', () => {
+  for (const { index, inputs, params, output } of opsCases('project_masks_on_boxes')) {
+    it(`agrees with torchvision's case ${index}`, () =>
+      device.scope(async () => {
+        const { gt_masks, boxes, matched } = inputs;
+        const targets = projectMasksOnBoxes(
+          device.tensor(Float32Array.from(gt_masks.data), gt_masks.shape),
+          device.tensor(boxes.data as Float32Array, boxes.shape),
+          device.tensor(matched.data as Int32Array, matched.shape, 'i32'),
+          params.M as number,
+        );
+        expect(targets.shape).toEqual(output.shape);
+        expectClose(await targets.floats(), output.data, 1e-5);
+      }));
+  }
+
+  it('agrees with ROIAlign by definition, for boxes of whole pixels and such whose sides are multiples of M', () =>
+    device.scope(async () => {
+      const shape = [2, 40, 50];
+      const masks = uniform(2 * 40 * 50, 4).map((value) => (value > 0 ? 1 : 0));
+      const boxes = [0, 0, 49, 39, 3, 4, 31, 32, 10, 5, 24, 33, 7, 7, 7, 8, 45.5, 20.25, 60, 50];
+      const matched = [1, 0, 1, 1, 0];
+      const rois = matched.flatMap((image, k) => [image, ...boxes.slice(k * 4, k * 4 + 4)]);
+      const expected = roiAlign(
+        {
+          x: { shape: [...shape, 1], data: Float64Array.from(masks) },
+          rois: { shape: [5, 5], data: Float64Array.from(rois) },
+        },
+        { outputSize: 14, spatialScale: 1, samplingRatio: -1 },
+      );
+      const targets = projectMasksOnBoxes(
+        device.tensor(masks, shape),
+        device.tensor(boxes, [5, 4]),
+        device.tensor(matched, [5], 'i32'),
+        14,
+      );
+      expectClose(await targets.floats(), expected.data, 1e-5);
+    }));
+
+  it('gives nothing for no boxes, and zeros for a box without a mask', () =>
+    device.scope(async () => {
+      const masks = device.full([1, 8, 8], 1);
+      const none = projectMasksOnBoxes(masks, device.tensor([], [0, 4]), device.tensor([], [0], 'i32'), 28);
+      expect(none.shape).toEqual([0, 28, 28]);
+      const boxes = device.tensor([1, 1, 6, 6, 1, 1, 6, 6], [2, 4]);
+      const matched = device.tensor([-1, 0], [2], 'i32');
+      const mixed = await projectMasksOnBoxes(masks, boxes, matched, 2).floats();
+      expect([...mixed]).toEqual([0, 0, 0, 0, 1, 1, 1, 1]);
+      const noTruth = projectMasksOnBoxes(device.zeros([0, 8, 8]), boxes, matched, 2);
+      expect([...(await noTruth.floats())]).toEqual(new Array(8).fill(0));
+    }));
+
+  it('names what does not fit', () =>
+    device.scope(() => {
+      const masks = device.zeros([1, 8, 8]);
+      const boxes = device.zeros([2, 4]);
+      expect(() => projectMasksOnBoxes(masks, boxes, device.zeros([2]), 28)).toThrow('matched: expected i32[2]');
+      expect(() => projectMasksOnBoxes(masks, boxes, device.zeros([3], 'i32'), 28)).toThrow('matched: expected i32[2]');
+    }));
+});
+
+describe('pasteMasks', () => {
+  for (const { index, inputs, params, output } of opsCases('paste_masks_in_image')) {
+    it(`agrees with torchvision's case ${index}`, () =>
+      device.scope(async () => {
+        const { masks, boxes } = inputs;
+        const [n, , side] = masks.shape;
+        const size = params.size as [number, number];
+        const crops = await pasteMasks(
+          device.tensor(masks.data as Float32Array, [n, side, side]),
+          boxes.data as Float32Array,
+          size,
+        );
+        expect([n, 1, ...size]).toEqual(output.shape);
+        expectClose(denseMasks(crops, size), output.data, 1e-5);
+      }));
+  }
+
+  /** Boxes of quarter pixels, so that float32 and float64 cut them alike; some reach over or lie beside the image. */
+  function randomBoxes(count: number, [height, width]: readonly [number, number], seed: number): Float32Array {
+    const next = seeded(seed);
+    const quarter = (value: number) => Math.round(value * 4) / 4;
+    return Float32Array.from(
+      Array.from({ length: count }, () => {
+        const [x, y] = [quarter((next() * 1.2 - 0.2) * width), quarter((next() * 1.2 - 0.2) * height)];
+        return [x, y, x + quarter(next() * 30), y + quarter(next() * 30)];
+      }).flat(),
+    );
+  }
+
+  it.each([
+    { n: 9, side: 28, size: [45, 61] as const, chunkBytes: undefined },
+    { n: 30, side: 14, size: [33, 20] as const, chunkBytes: 1024 },
+    { n: 3, side: 1, size: [10, 10] as const, chunkBytes: 1 },
+  ])('agrees with the definition: $n masks of $side², chunks of $chunkBytes bytes', ({ n, side, size, chunkBytes }) =>
+    device.scope(async () => {
+      const masks = uniform(n * side * side, n, 0, 1);
+      const boxes = randomBoxes(n, size, side);
+      boxes.set([-90, -90, -50, -50], 0);
+      const readbacks = device.gpu.counters().readbacks;
+      const crops = await pasteMasks(device.tensor(masks, [n, side, side]), boxes, size, chunkBytes);
+      const blocks = crops.reduce((sum, { data }) => sum + Math.ceil(data.length / 64), 0);
+      const expectedReadbacks = Math.ceil(blocks / Math.max(1, Math.floor((chunkBytes ?? 2 ** 25) / 256)));
+      expect(device.gpu.counters().readbacks - readbacks).toBe(expectedReadbacks);
+      expect(crops[0].data.length).toBe(0);
+      const regions = maskRegions(boxes, side, size);
+      expect(crops.map(({ x, y, width, height }) => ({ x, y, width, height }))).toEqual(regions);
+      const dense = denseMasks(crops, size);
+      const area = size[0] * size[1];
+      for (let i = 0; i < n; i++) {
+        const box = grownBox([...boxes.subarray(i * 4, i * 4 + 4)], side);
+        const expected = pasteMask(masks.subarray(i * side * side, (i + 1) * side * side), side, box, size);
+        expectClose(dense.subarray(i * area, (i + 1) * area), expected, 1e-5, `instance ${i}`);
+      }
+    }),
+  );
+
+  it('makes nothing of nothing', () =>
+    device.scope(async () => {
+      expect(await pasteMasks(device.tensor([], [0, 28, 28]), new Float32Array(0), [10, 10])).toEqual([]);
+      expect(denseMasks([], [10, 10]).length).toBe(0);
+    }));
+
+  it('names what does not fit', () =>
+    device.scope(async () => {
+      await expect(pasteMasks(device.zeros([2, 28, 28]), new Float32Array(4), [10, 10])).rejects.toThrow(
+        'masks: expected [1, M, M] for 1 boxes',
+      );
+    }));
+});
+
+describe('maskRegions', () => {
+  it('cuts the grown box towards zero and keeps what lies in the image', () => {
+    const boxes = Float32Array.from([10, 20, 38, 34, -14, 0, 14, 14, 95, 95, 99, 99]);
+    expect(maskRegions(boxes, 28, [100, 50])).toEqual([
+      { x: 9, y: 19, width: 31, height: 16 },
+      // -15 … 15 and -0.5 … 14.5, the latter cut to 0 … 14.
+      { x: 0, y: 0, width: 16, height: 15 },
+      { x: 50, y: 94, width: 0, height: 6 },
+    ]);
+  });
+});
