@@ -12,6 +12,7 @@ export * from './matmul.ts';
 export * from './sgd.ts';
 export * from './interpolate.ts';
 export * from './maxPool2d.ts';
+export * from './batchNorm.ts';
 export * from './roiAlign.ts';
 export * from './multiScaleRoiAlign.ts';
 export * from './masks.ts';

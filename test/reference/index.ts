@@ -5,6 +5,7 @@ import { relu } from './relu.ts';
 import { sigmoid } from './activations.ts';
 import { add, div, mul, sub } from './arithmetic.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from './losses.ts';
+import { batchNorm } from './batchNorm.ts';
 import { interpolateBilinear, interpolateNearest } from './interpolate.ts';
 import { maxPool2d } from './maxPool2d.ts';
 import { mean, sum } from './reduce.ts';
@@ -52,4 +53,6 @@ export const references: Record<string, Reference> = {
   interpolate_bilinear: interpolateBilinear,
   interpolate_nearest: interpolateNearest,
   max_pool2d: maxPool2d,
+  batch_norm2d: batchNorm,
+  frozen_batch_norm2d: batchNorm,
 };

@@ -1,0 +1,365 @@
+import { workgroupsFor } from '../gpu/program.ts';
+import { type BackwardContext, defineOperator, expectShape } from '../tensor/operator.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import {
+  batchChannels,
+  FAN_IN,
+  gradientShares,
+  inputGradient,
+  MASK,
+  mergeStatistics,
+  normalize,
+  rowBlocks,
+  runningChannels,
+  shareStatistics,
+} from './batchNormPrograms.ts';
+import { channelGroups } from './channels.ts';
+import { reduceSum } from './reduce.ts';
+
+/*
+ * Per channel, over the R = N·H·W values of a batch: x̂ = (x - mean) / √(var + eps), y = relu?(x̂ · weight + bias + residual).
+ *
+ * Training: mean and (biased) var are the batch's. Shares of rows are reduced to mean and squared deviations, which are merged in
+ * a fixed order; running ← (1 - momentum) running + momentum · statistic, with the unbiased variance var · R / (R - 1).
+ * Otherwise the running statistics stand for the batch's and are constants.
+ *
+ * With g = dy · [y > 0] (dy without ReLU): dbias = Σ g, dweight = Σ g·x̂, dresidual = g, and
+ *   dx = weight / √(var + eps) · (g - Σ g / R - x̂ · Σ g·x̂ / R)        (training)
+ *   dx = weight / √(var + eps) · g                                     (constant statistics)
+ * in two passes: the first reads x and dy for the sums (and writes g, where the residual wants it), the second writes dx.
+ * Without a residual the sign of y is told from x, so y is read only with one.
+ */
+type Inputs = {
+  x: Tensor;
+  weight: Tensor;
+  bias: Tensor;
+  residual?: Tensor;
+  runningMean?: Tensor;
+  runningVar?: Tensor;
+};
+
+type Params = {
+  training: boolean;
+  momentum?: number;
+  eps?: number;
+  relu?: boolean;
+  updateRunning?: boolean;
+};
+
+/** Rows of a share: enough that partial results are little traffic, and so many that two merges suffice for any R. */
+const ROWS_PER_SHARE = 64;
+
+function sharesOf(rows: number): { rowsPerShare: number; shares: number } {
+  const rowsPerShare = Math.max(ROWS_PER_SHARE, Math.ceil(rows / (FAN_IN * FAN_IN)));
+  return { rowsPerShare, shares: Math.ceil(rows / rowsPerShare) };
+}
+
+function rowsAndChannels(shape: readonly number[]): { rows: number; channels: number } {
+  return { rows: shape[0] * shape[1] * shape[2], channels: shape[3] };
+}
+
+function checkShapes(operator: string, { x, residual, ...vectors }: Inputs): void {
+  expectShape(x.rank === 4, operator, 'x', '[N, H, W, C]', x);
+  for (const [name, vector] of Object.entries(vectors)) {
+    if (vector)
+      expectShape(vector.rank === 1 && vector.size === x.shape[3], operator, name, `[C] = [${x.shape[3]}]`, vector);
+  }
+  if (residual) {
+    const same = residual.rank === 4 && residual.shape.every((extent, dim) => extent === x.shape[dim]);
+    expectShape(same, operator, 'residual', `x's shape [${x.shape}]`, residual);
+  }
+}
+
+/** [4, C] of a batch's statistics; moves the running ones if told to. */
+function channelsOfBatch(inputs: Inputs, { momentum = 0.1, eps = 1e-5 }: Params, updateRunning: boolean): Tensor {
+  const { x, weight, bias, runningMean, runningVar } = inputs;
+  const { device } = x;
+  const { rows, channels } = rowsAndChannels(x.shape);
+  const { flags, groups } = channelGroups(channels);
+  let { rowsPerShare, shares } = sharesOf(rows);
+  let means = device.empty([shares, channels]);
+  let squares = device.empty([shares, channels]);
+  device.gpu.dispatch(shareStatistics, {
+    flags,
+    buffers: { x, means, squares },
+    uniforms: { count: shares * groups, groups, rows, rowsPerShare },
+    workgroups: workgroupsFor(shares * groups),
+  });
+  while (shares > FAN_IN) {
+    const fewer = Math.ceil(shares / FAN_IN);
+    const mergedMeans = device.empty([fewer, channels]);
+    const mergedSquares = device.empty([fewer, channels]);
+    device.gpu.dispatch(mergeStatistics, {
+      buffers: { means, squares, mergedMeans, mergedSquares },
+      uniforms: { count: fewer * channels, channels, rows, rowsPerShare, shares },
+      workgroups: workgroupsFor(fewer * channels),
+    });
+    means.dispose();
+    squares.dispose();
+    means = mergedMeans;
+    squares = mergedSquares;
+    shares = fewer;
+    rowsPerShare *= FAN_IN;
+  }
+  const result = device.empty([4, channels]);
+  // Where nothing runs along, something that nobody reads is bound.
+  const [unusedMean, unusedVar] = updateRunning ? [] : [device.empty([1]), device.empty([1])];
+  device.gpu.dispatch(batchChannels, {
+    buffers: {
+      means,
+      squares,
+      weight,
+      bias,
+      channels: result,
+      runningMean: unusedMean ?? (runningMean as Tensor),
+      runningVar: unusedVar ?? (runningVar as Tensor),
+    },
+    uniforms: {
+      count: channels,
+      channels,
+      rows,
+      rowsPerShare,
+      shares,
+      eps,
+      momentum,
+      updateRunning: updateRunning ? 1 : 0,
+    },
+    workgroups: workgroupsFor(channels),
+  });
+  for (const tensor of [means, squares, unusedMean, unusedVar]) tensor?.dispose();
+  return result;
+}
+
+function channelsOfRunning(operator: string, inputs: Inputs, eps: number): Tensor {
+  const { x, weight, bias, runningMean, runningVar } = inputs;
+  if (!runningMean || !runningVar) throw new Error(`${operator}: runningMean, runningVar: needed outside of training.`);
+  const channels = x.device.empty([4, x.shape[3]]);
+  x.device.gpu.dispatch(runningChannels, {
+    buffers: { weight, bias, runningMean, runningVar, channels },
+    uniforms: { count: x.shape[3], eps },
+    workgroups: workgroupsFor(x.shape[3]),
+  });
+  return channels;
+}
+
+function normalized({ x, residual }: Inputs, channels: Tensor, relu: boolean): Tensor {
+  const y = x.device.empty(x.shape);
+  const { rows } = rowsAndChannels(x.shape);
+  const { flags, groups } = channelGroups(x.shape[3]);
+  const count = rowBlocks(rows) * groups;
+  x.device.gpu.dispatch(normalize, {
+    flags,
+    buffers: { x, channels, residual: residual ?? x, y },
+    uniforms: { count, groups, rows, residual: residual ? 1 : 0, relu: relu ? 1 : 0 },
+    workgroups: workgroupsFor(count),
+  });
+  return y;
+}
+
+type Sums = { g: Tensor; gx: Tensor; masked: Tensor | null };
+
+/** Σ g and Σ g·x̂ per channel [C], and g itself if `keepMasked`. */
+function gradientSums({ saved, upstream }: BackwardContext<Inputs, Params>, mask: number, keepMasked: boolean): Sums {
+  const { x, channels: statistics } = saved;
+  const { device } = x;
+  const { rows, channels } = rowsAndChannels(x.shape);
+  const { flags, groups } = channelGroups(channels);
+  const { rowsPerShare, shares } = sharesOf(rows);
+  const sumsG = device.empty([shares, channels]);
+  const sumsGX = device.empty([shares, channels]);
+  const masked = device.empty(keepMasked ? x.shape : [1]);
+  device.gpu.dispatch(gradientShares, {
+    flags,
+    buffers: { x, y: saved.y ?? x, dy: upstream, channels: statistics, sumsG, sumsGX, masked },
+    uniforms: { count: shares * groups, groups, rows, rowsPerShare, mask, keepMasked: keepMasked ? 1 : 0 },
+    workgroups: workgroupsFor(shares * groups),
+  });
+  const g = reduceSum(sumsG, [true, false], [channels]);
+  const gx = reduceSum(sumsGX, [true, false], [channels]);
+  for (const tensor of [sumsG, sumsGX]) tensor.dispose();
+  if (!keepMasked) masked.dispose();
+  return { g, gx, masked: keepMasked ? masked : null };
+}
+
+function gradients(context: BackwardContext<Inputs, Params>) {
+  const { params, shapes, saved, upstream, needs } = context;
+  const mask = !params.relu ? MASK.none : saved.y ? MASK.y : MASK.x;
+  const keepMasked = needs.residual === true && mask !== MASK.none;
+  let known: Sums | null = null;
+  const sums = (): Sums => {
+    known ??= gradientSums(context, mask, keepMasked);
+    return known;
+  };
+  const inputGradientInto = (into?: Tensor): Tensor => {
+    const { x, channels } = saved;
+    const dx = into ?? x.device.empty(shapes.x);
+    const { rows } = rowsAndChannels(shapes.x);
+    const { flags, groups } = channelGroups(shapes.x[3]);
+    const count = rowBlocks(rows) * groups;
+    const ready = params.training || keepMasked ? sums() : null;
+    x.device.gpu.dispatch(inputGradient, {
+      flags,
+      buffers: {
+        x,
+        y: saved.y ?? x,
+        dy: ready?.masked ?? upstream,
+        channels,
+        // Multiplied by 0 where the statistics are constants, so anything finite will do.
+        sumG: params.training && ready ? ready.g : channels,
+        sumGX: params.training && ready ? ready.gx : channels,
+        dx,
+      },
+      uniforms: {
+        count,
+        groups,
+        rows,
+        mask: ready?.masked ? MASK.none : mask,
+        inverseRows: params.training && rows > 0 ? 1 / rows : 0,
+        accumulate: into ? 1 : 0,
+      },
+      workgroups: workgroupsFor(count),
+    });
+    return dx;
+  };
+  return {
+    x: inputGradientInto,
+    // Views: the scope of the backward step frees the handles that are shared between the thunks.
+    weight: () => sums().gx.view(shapes.weight),
+    bias: () => sums().g.view(shapes.bias),
+    residual: () => ((keepMasked && sums().masked) || upstream).view(shapes.x),
+  };
+}
+
+/** What the gradients need of the forward pass. */
+function savedFor(inputs: Inputs, channels: Tensor, y: Tensor, relu: boolean) {
+  return { x: inputs.x, channels, y: relu && inputs.residual ? y : undefined };
+}
+
+const vector = (channels: number) => ({ shape: [channels] });
+const running = (channels: number) => ({
+  runningMean: { shape: [channels], differentiable: false },
+  runningVar: { shape: [channels], range: [0.5, 2] as const, differentiable: false },
+});
+
+const operator = defineOperator<Inputs, Params>({
+  name: 'batch_norm2d',
+  forward(inputs, params) {
+    const { x, runningMean, runningVar } = inputs;
+    const { training, eps = 1e-5, relu = false } = params;
+    checkShapes('batch_norm2d', inputs);
+    const { rows } = rowsAndChannels(x.shape);
+    if (training && rows === 1) {
+      throw new Error(`batch_norm2d: x: expected more than 1 value per channel in training, got ${x}.`);
+    }
+    const updateRunning = params.updateRunning ?? (training && x.device.gradEnabled);
+    if (updateRunning && !training)
+      throw new Error('batch_norm2d: updateRunning: running statistics move in training only.');
+    const updates = updateRunning && runningMean !== undefined && runningVar !== undefined;
+    // A batch without values has no statistics: nothing to normalise, and the running ones stay.
+    if (rows === 0) {
+      const y = x.device.empty(x.shape);
+      return { output: y, saved: savedFor(inputs, x.device.zeros([4, x.shape[3]]), y, relu) };
+    }
+    const channels = training
+      ? channelsOfBatch(inputs, params, updates)
+      : channelsOfRunning('batch_norm2d', inputs, eps);
+    const y = normalized(inputs, channels, relu);
+    return { output: y, saved: savedFor(inputs, channels, y, relu) };
+  },
+  backward: gradients,
+  examples: [
+    { inputs: { x: { shape: [2, 3, 5, 4] }, weight: vector(4), bias: vector(4) }, params: { training: true } },
+    {
+      inputs: { x: { shape: [3, 3, 3, 3] }, weight: vector(3), bias: vector(3) },
+      params: { training: true, relu: true },
+    },
+    {
+      inputs: { x: { shape: [2, 6, 7, 4] }, weight: vector(4), bias: vector(4), residual: { shape: [2, 6, 7, 4] } },
+      params: { training: true, relu: true, eps: 1e-3 },
+    },
+    {
+      inputs: { x: { shape: [2, 3, 3, 5] }, weight: vector(5), bias: vector(5), residual: { shape: [2, 3, 3, 5] } },
+      params: { training: true },
+    },
+    {
+      inputs: {
+        x: { shape: [1, 3, 3, 4] },
+        weight: vector(4),
+        bias: vector(4),
+        residual: { shape: [1, 3, 3, 4] },
+        ...running(4),
+      },
+      params: { training: false, relu: true },
+    },
+    {
+      inputs: { x: { shape: [1, 2, 3, 3] }, weight: vector(3), bias: vector(3), ...running(3) },
+      params: { training: false, relu: true },
+    },
+  ],
+});
+
+const frozenOperator = defineOperator<Inputs, { eps?: number }>({
+  name: 'frozen_batch_norm2d',
+  forward(inputs, { eps = 1e-5 }) {
+    checkShapes('frozen_batch_norm2d', inputs);
+    const channels = channelsOfRunning('frozen_batch_norm2d', inputs, eps);
+    return { output: normalized(inputs, channels, false), saved: { x: inputs.x, channels } };
+  },
+  backward: (context) => ({ x: gradients({ ...context, params: { training: false } }).x }),
+  examples: [
+    {
+      inputs: {
+        x: { shape: [2, 3, 2, 4] },
+        weight: { shape: [4], differentiable: false },
+        bias: { shape: [4], differentiable: false },
+        ...running(4),
+      },
+      params: { eps: 1e-5 },
+    },
+  ],
+});
+
+export interface BatchNorm2dOptions {
+  /** True: the batch's statistics; false: the running ones. */
+  training: boolean;
+  /** Weight of this batch in the running statistics, 0 … 1; 0.1 by default. */
+  momentum?: number;
+  /** Added to the variance; 1e-5 by default. */
+  eps?: number;
+  /** max(·, 0) at the end, in the same pass. */
+  relu?: boolean;
+  /** Added before the ReLU; of x's shape. */
+  residual?: Tensor;
+  /** Whether the running statistics move; by default in training while gradients are recorded. */
+  updateRunning?: boolean;
+}
+
+/**
+ * Batch normalisation over N, H, W of x [N, H, W, C]: y = relu?((x - mean) / √(var + eps) · weight + bias + residual).
+ * The running tensors [C] are changed in place on the device, runningVar towards the unbiased variance. Gradients for x,
+ * weight, bias and residual in both modes. Throws in training with one value per channel, as torch does.
+ * Source: Ioffe, Szegedy 2015; torch.nn.functional.batch_norm.
+ */
+export function batchNorm2d(
+  x: Tensor,
+  { weight, bias }: { weight: Tensor; bias: Tensor },
+  { runningMean, runningVar }: { runningMean: Tensor; runningVar: Tensor },
+  { residual, ...params }: BatchNorm2dOptions,
+): Tensor {
+  return operator({ x, weight, bias, residual, runningMean, runningVar }, params);
+}
+
+/**
+ * (x - runningMean) / √(runningVar + eps) · weight + bias over the channels of x [N, H, W, C], all constants [C]: only x has
+ * a gradient. Source: torchvision.ops.FrozenBatchNorm2d.
+ */
+export function frozenBatchNorm2d(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  runningMean: Tensor,
+  runningVar: Tensor,
+  eps = 1e-5,
+): Tensor {
+  return frozenOperator({ x, weight, bias, runningMean, runningVar }, { eps });
+}

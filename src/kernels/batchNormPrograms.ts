@@ -1,0 +1,237 @@
+import { defineProgram, perElement } from '../gpu/program.ts';
+import { type ChannelFlags, floatsOf } from './channels.ts';
+
+/*
+ * The kernels of batchNorm.ts; the mathematics stands there. x is seen as [rows, C]. The passes over x are bound by memory, so an
+ * invocation takes `ROWS` rows (or a whole share) of one group of channels and loads what belongs to the channels once.
+ * `channels` is [4, C]: mean, 1/√(var + eps), weight, bias.
+ */
+const ROWS = 4;
+
+/** Invocations of the passes that write one value per value of x. */
+export function rowBlocks(rows: number): number {
+  return Math.ceil(rows / ROWS);
+}
+
+/** How many partial results `mergeWgsl` joins at a time. */
+export const FAN_IN = 64;
+
+/** A share's mean and sum of squared deviations, shifted by its first value so that nothing cancels. */
+export const shareStatistics = defineProgram({
+  name: 'batchNormShareStatistics',
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32' },
+  bindings: (flags: ChannelFlags) => ({
+    x: ['read', floatsOf(flags)],
+    means: ['write', floatsOf(flags)],
+    squares: ['write', floatsOf(flags)],
+  }),
+  code: (flags) =>
+    perElement(`
+    let first = i / u.groups * u.rowsPerShare;
+    let end = min(first + u.rowsPerShare, u.rows);
+    var at = first * u.groups + i % u.groups;
+    let shift = x[at];
+    var sum = ${floatsOf(flags)}();
+    var sumOfSquares = ${floatsOf(flags)}();
+    for (var row = first; row < end; row++) {
+      let d = x[at] - shift;
+      sum += d;
+      sumOfSquares += d * d;
+      at += u.groups;
+    }
+    let offset = sum / f32(end - first);
+    means[i] = shift + offset;
+    squares[i] = max(sumOfSquares - sum * offset, ${floatsOf(flags)}());`),
+});
+
+/**
+ * `merged(c, share)`: mean and sum of squared deviations of up to FAN_IN partial results of channel c, the first of them at
+ * `share`. Chan, Golub, LeVeque 1983: M2 = Σ (M2_s + n_s (mean_s - mean)²). All partial results stand for `rowsPerShare`
+ * rows but the last, which has what is left.
+ */
+const mergeWgsl = `
+fn merged(c: u32, share: u32) -> vec2f {
+  let end = min(share + ${FAN_IN}u, u.shares);
+  let anchor = means[share * u.channels + c];
+  var weighted = 0.0;
+  for (var s = share; s < end; s++) {
+    let n = f32(min(u.rowsPerShare, u.rows - s * u.rowsPerShare));
+    weighted += n * (means[s * u.channels + c] - anchor);
+  }
+  let offset = weighted / f32(min(end * u.rowsPerShare, u.rows) - share * u.rowsPerShare);
+  var m2 = 0.0;
+  for (var s = share; s < end; s++) {
+    let n = f32(min(u.rowsPerShare, u.rows - s * u.rowsPerShare));
+    let d = means[s * u.channels + c] - anchor - offset;
+    m2 += squares[s * u.channels + c] + n * d * d;
+  }
+  return vec2f(anchor + offset, m2);
+}`;
+
+export const mergeStatistics = defineProgram({
+  name: 'batchNormMergeStatistics',
+  uniforms: { count: 'u32', channels: 'u32', rows: 'u32', rowsPerShare: 'u32', shares: 'u32' },
+  bindings: { means: 'read', squares: 'read', mergedMeans: 'write', mergedSquares: 'write' },
+  code: () => `${mergeWgsl}
+${perElement(`
+    let result = merged(i % u.channels, i / u.channels * ${FAN_IN}u);
+    mergedMeans[i] = result.x;
+    mergedSquares[i] = result.y;`)}`,
+});
+
+/** The last merge: `channels` of a batch, and the running statistics moved towards it. */
+export const batchChannels = defineProgram({
+  name: 'batchNormBatchChannels',
+  uniforms: {
+    count: 'u32',
+    channels: 'u32',
+    rows: 'u32',
+    rowsPerShare: 'u32',
+    shares: 'u32',
+    eps: 'f32',
+    momentum: 'f32',
+    updateRunning: 'u32',
+  },
+  bindings: {
+    means: 'read',
+    squares: 'read',
+    weight: 'read',
+    bias: 'read',
+    channels: 'write',
+    runningMean: 'write',
+    runningVar: 'write',
+  },
+  code: () => `${mergeWgsl}
+${perElement(`
+    let result = merged(i, 0u);
+    channels[i] = result.x;
+    channels[i + u.channels] = 1.0 / sqrt(result.y / f32(u.rows) + u.eps);
+    channels[i + 2u * u.channels] = weight[i];
+    channels[i + 3u * u.channels] = bias[i];
+    if (u.updateRunning == 1u) {
+      runningMean[i] = (1.0 - u.momentum) * runningMean[i] + u.momentum * result.x;
+      runningVar[i] = (1.0 - u.momentum) * runningVar[i] + u.momentum * result.y / f32(u.rows - 1u);
+    }`)}`,
+});
+
+/** `channels` from running statistics. */
+export const runningChannels = defineProgram({
+  name: 'batchNormRunningChannels',
+  uniforms: { count: 'u32', eps: 'f32' },
+  bindings: { weight: 'read', bias: 'read', runningMean: 'read', runningVar: 'read', channels: 'write' },
+  code: () =>
+    perElement(`
+    channels[i] = runningMean[i];
+    channels[i + u.count] = 1.0 / sqrt(runningVar[i] + u.eps);
+    channels[i + 2u * u.count] = weight[i];
+    channels[i + 3u * u.count] = bias[i];`),
+});
+
+/** What the passes over x load of one group of channels. */
+const loadChannels = `
+    let group = i % u.groups;
+    let first = i / u.groups * ${ROWS}u;
+    let mean = channels[group];
+    let inverse = channels[group + u.groups];
+    let scale = inverse * channels[group + 2u * u.groups];`;
+
+/** `body` for each of an invocation's rows, straight-line; `at` is the place in x. */
+function perRow(body: string): string {
+  return Array.from(
+    { length: ROWS },
+    (_, row) => `
+    if (first + ${row}u < u.rows) {
+      let at = (first + ${row}u) * u.groups + group;
+      ${body}
+    }`,
+  ).join('');
+}
+
+export const normalize = defineProgram({
+  name: 'batchNormNormalize',
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', residual: 'u32', relu: 'u32' },
+  bindings: (flags: ChannelFlags) => ({
+    x: ['read', floatsOf(flags)],
+    channels: ['read', floatsOf(flags)],
+    residual: ['read', floatsOf(flags)],
+    y: ['write', floatsOf(flags)],
+  }),
+  code: (flags) =>
+    perElement(`${loadChannels}
+    let bias = channels[group + 3u * u.groups];
+    ${perRow(`
+      var value = (x[at] - mean) * scale + bias;
+      if (u.residual == 1u) { value += residual[at]; }
+      if (u.relu == 1u) { value = max(value, ${floatsOf(flags)}()); }
+      y[at] = value;`)}`),
+});
+
+/** Where the upstream gradient passes: everywhere; where y > 0; or the same told from x, which saves reading y. */
+export const MASK = { none: 0, y: 1, x: 2 } as const;
+
+/** `let g = …`: the upstream gradient behind the ReLU. */
+const maskedUpstream = (type: string): string => `
+      let d = x[at] - mean;
+      var g = dy[at];
+      if (u.mask == ${MASK.x}u) { g = select(${type}(), g, d * scale + bias > ${type}()); }
+      if (u.mask == ${MASK.y}u) { g = select(${type}(), g, y[at] > ${type}()); }`;
+
+/** A share's Σ g and Σ g·x̂, and g itself where the residual's gradient is wanted. */
+export const gradientShares = defineProgram({
+  name: 'batchNormGradientShares',
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32', mask: 'u32', keepMasked: 'u32' },
+  bindings: (flags: ChannelFlags) => ({
+    x: ['read', floatsOf(flags)],
+    y: ['read', floatsOf(flags)],
+    dy: ['read', floatsOf(flags)],
+    channels: ['read', floatsOf(flags)],
+    sumsG: ['write', floatsOf(flags)],
+    sumsGX: ['write', floatsOf(flags)],
+    masked: ['write', floatsOf(flags)],
+  }),
+  code: (flags) =>
+    perElement(`
+    let group = i % u.groups;
+    let first = i / u.groups * u.rowsPerShare;
+    let end = min(first + u.rowsPerShare, u.rows);
+    let mean = channels[group];
+    let inverse = channels[group + u.groups];
+    let scale = inverse * channels[group + 2u * u.groups];
+    let bias = channels[group + 3u * u.groups];
+    var sumG = ${floatsOf(flags)}();
+    var sumGX = ${floatsOf(flags)}();
+    for (var row = first; row < end; row++) {
+      let at = row * u.groups + group;
+      ${maskedUpstream(floatsOf(flags))}
+      if (u.keepMasked == 1u) { masked[at] = g; }
+      sumG += g;
+      sumGX += g * d;
+    }
+    sumsG[i] = sumG;
+    sumsGX[i] = sumGX * inverse;`),
+});
+
+/** dx; `inverseRows` is 0 where the statistics are constants. */
+export const inputGradient = defineProgram({
+  name: 'batchNormInputGradient',
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', mask: 'u32', inverseRows: 'f32', accumulate: 'u32' },
+  bindings: (flags: ChannelFlags) => ({
+    x: ['read', floatsOf(flags)],
+    y: ['read', floatsOf(flags)],
+    dy: ['read', floatsOf(flags)],
+    channels: ['read', floatsOf(flags)],
+    sumG: ['read', floatsOf(flags)],
+    sumGX: ['read', floatsOf(flags)],
+    dx: ['write', floatsOf(flags)],
+  }),
+  code: (flags) =>
+    perElement(`${loadChannels}
+    let bias = channels[group + 3u * u.groups];
+    let meanG = sumG[group] * u.inverseRows;
+    let meanGX = sumGX[group] * u.inverseRows * inverse;
+    ${perRow(`
+      ${maskedUpstream(floatsOf(flags))}
+      var value = scale * (g - meanG - d * meanGX);
+      if (u.accumulate == 1u) { value += dx[at]; }
+      dx[at] = value;`)}`),
+});
