@@ -16,3 +16,7 @@ export * from './batchNorm.ts';
 export * from './roiAlign.ts';
 export * from './multiScaleRoiAlign.ts';
 export * from './masks.ts';
+export * from './boxes.ts';
+export * from './matcher.ts';
+export * from './nms.ts';
+export * from './topK.ts';

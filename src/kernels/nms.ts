@@ -41,40 +41,27 @@ const overlapMask = defineProgram({
   name: 'nmsMask',
   uniforms: { n: 'u32', words: 'u32', threshold: 'f32' },
   bindings: { sorted: ['read', 'vec4f'], sortedIdxs: ['read', 'i32'], mask: ['write', 'u32'] },
+  // Columns are read straight from the buffer, all lanes the same one: caches serve that, and a barrier costs a software
+  // adapter more than the tile's whole arithmetic.
   code: () => `${boxGeometryWgsl}
-var<workgroup> columns: array<vec4f, 32>;
-var<workgroup> areas: array<f32, 32>;
-var<workgroup> classes: array<i32, 32>;
-
 @compute @workgroup_size(${TILE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let word = group.x;
-  // Every row of the tile lies below the word's columns' diagonal: nobody reads these bits.
-  if (word * 32u + 31u < group.y * ${TILE}u) { return; }
   let start = group.z * u.n;
-  if (lane < 32u) {
-    let column = word * 32u + lane;
-    if (column < u.n) {
-      let box = sorted[start + column];
-      columns[lane] = box;
-      areas[lane] = boxArea(box);
-      classes[lane] = sortedIdxs[start + column];
-    }
-  }
-  workgroupBarrier();
   let row = group.y * ${TILE}u + lane;
-  if (row < u.n) {
+  let first = group.x * 32u;
+  // Rows beyond the word's last column lie below the diagonal: nobody reads their bits.
+  if (row < u.n && row < first + 32u) {
     let box = sorted[start + row];
     let area = boxArea(box);
-    let class_ = sortedIdxs[start + row];
-    let last = min(32u, u.n - word * 32u);
+    let id = sortedIdxs[start + row];
     var bits = 0u;
-    for (var b = 0u; b < last; b++) {
-      let overlap = intersectionOverUnion(box, columns[b], area, areas[b]);
-      let suppresses = overlap > u.threshold && class_ == classes[b] && word * 32u + b > row;
-      bits |= select(0u, 1u << b, suppresses);
+    for (var column = max(first, row + 1u); column < min(first + 32u, u.n); column++) {
+      let other = sorted[start + column];
+      let overlap = intersectionOverUnion(box, other, area, boxArea(other));
+      let suppresses = overlap > u.threshold && id == sortedIdxs[start + column];
+      bits |= select(0u, 1u << (column - first), suppresses);
     }
-    mask[(start + row) * u.words + word] = bits;
+    mask[(start + row) * u.words + group.x] = bits;
   }
 }`,
 });

@@ -13,7 +13,8 @@ import type { Tensor } from '../tensor/tensor.ts';
  * That is 2 + log2(N / RUN) dispatches; with small k the runs are cut to k at once, so later merges touch little.
  */
 const RUN = 1024;
-const LANES = 256;
+// Few lanes: software adapters pay for each subgroup of a workgroup that has barriers (SwiftShader: some 40 µs), a GPU hardly cares.
+const LANES = 32;
 
 /** WGSL type of one entry of a sorted order: x = key (ascending), y = index in the row. */
 const PAIR = 'vec2u';

@@ -55,7 +55,10 @@ describe('boxIou', () => {
   test('beyond 65535 workgroups', () =>
     device.scope(async () => {
       const [a, b] = [randomBoxes(2100, 3), randomBoxes(2001, 4)];
-      expectClose(await boxIou(tensorOf(a), tensorOf(b)).floats(), iouMatrix(a, b), 1e-6);
+      const y = await boxIou(tensorOf(a), tensorOf(b)).floats();
+      for (const row of [0, 1000, 2099]) {
+        expectClose(y.subarray(row * 2001, (row + 1) * 2001), iouMatrix([a[row]], b), 1e-6, `row ${row}`);
+      }
     }));
 
   test('wrong shapes are named', () => {

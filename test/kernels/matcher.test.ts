@@ -82,12 +82,12 @@ test('a truth that overlaps no box makes every box of IoU 0 to it positive', asy
   });
 });
 
-test('no grid is needed for the matrix: 100 truths among 50,000 boxes, as the stored matrix says', () =>
+test('no grid is needed for the matrix: 60 truths among 20,000 boxes, as the stored matrix says', () =>
   device.scope(async () => {
-    const [g, b] = [tensorOf(randomBoxes(100, 4)), tensorOf(randomBoxes(50_000, 5))];
+    const [g, b] = [tensorOf(randomBoxes(60, 4)), tensorOf(randomBoxes(20_000, 5))];
     const stored = await matcher(boxIou(g, b), rpn).ints();
     expect(await matchBoxes(g, b, rpn).ints()).toEqual(stored);
-    expect(new Set(stored).size).toBeGreaterThan(50);
+    expect(new Set(stored).size).toBeGreaterThan(40);
   }));
 
 test('wrong arguments are named', () =>

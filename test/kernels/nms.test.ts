@@ -45,7 +45,8 @@ function check(boxes: readonly Box[], scores: Float32Array, threshold: number, c
 describe('nms', () => {
   test.each([0, 1, 2, 3, 63, 64, 65, 1000, 2000, 5000])('%i boxes', async (n) => {
     await check(randomBoxes(n, n), uniform(n, n + 1, 0, 1), 0.5);
-    await check(randomBoxes(n, n + 2), uniform(n, n + 3, 0, 1), 0.9);
+    // The reference is quadratic in the boxes kept, so the largest size is tried at one threshold only.
+    if (n < 5000) await check(randomBoxes(n, n + 2), uniform(n, n + 3, 0, 1), 0.9);
   });
 
   test('nothing suppressed, and everything but the best', async () => {

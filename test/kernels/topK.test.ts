@@ -48,7 +48,7 @@ describe('sortDescending', () => {
       expect([...(await indices.ints())]).toEqual([5, 4, 3, 0, 1, 6, 7, 8, 2]);
     }));
 
-  test('100,000 values', () => check(withTies(100_000, 3), 100_000));
+  test('40,000 values', () => check(withTies(40_000, 3), 40_000));
 });
 
 describe('topK', () => {
@@ -73,7 +73,6 @@ describe('topK', () => {
     [2, 5001, 5001],
     [0, 10, 3],
     [4, 0, 3],
-    [70_000, 2, 1],
   ])('%i rows of %i, the best %i of each', (rows, n, k) =>
     device.scope(async () => {
       const values = withTies(rows * n, rows + n);
@@ -86,6 +85,21 @@ describe('topK', () => {
       );
     }),
   );
+
+  test('beyond 65535 workgroups', ({ skip }) => {
+    skip(
+      device.gpu.opened.info.kind === 'swiftshader',
+      'a workgroup with barriers costs it a quarter of a millisecond',
+    );
+    return device.scope(async () => {
+      const values = uniform(2 * 66_000, 4);
+      const { indices } = topK(device.tensor(values, [66_000, 2]), 1);
+      const expected = Int32Array.from({ length: 66_000 }, (_, row) =>
+        values[2 * row] >= values[2 * row + 1] ? 0 : 1,
+      );
+      expect(await indices.ints()).toEqual(expected);
+    });
+  });
 
   test('wrong arguments are named', () =>
     device.scope(() => {
