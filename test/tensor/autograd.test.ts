@@ -54,7 +54,7 @@ describe('scopes', () => {
     expect(inUse()).toBe(before);
   });
 
-  it('take asynchronous bodies, and notice when these interleave', async () => {
+  it('take asynchronous bodies, also those that reject', async () => {
     const before = inUse();
     const value = await device.scope(async () => {
       const x = device.full([3], 2);

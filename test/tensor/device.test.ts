@@ -159,6 +159,21 @@ describe('errors of the device', () => {
     await expect(device.gpu.sync()).rejects.toThrow(GpuError);
   });
 
+  it('asynchronous scopes that interleave are an error', async () => {
+    const device = await fresh();
+    let finish = (): void => {};
+    const first = device.scope(
+      () =>
+        new Promise<void>((resolve) => {
+          finish = resolve;
+        }),
+    );
+    const second = device.scope(() => new Promise<void>(() => {}));
+    finish();
+    await expect(first).rejects.toThrow('Scopes interleave: an asynchronous scope was not awaited.');
+    expect(second).toBeInstanceOf(Promise);
+  });
+
   it('a device that was destroyed says so', async () => {
     const device = await fresh();
     const x = device.full([4], 1);
