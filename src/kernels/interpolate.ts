@@ -10,7 +10,7 @@ import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
  *             base(d) = min(floor(at(d)), in - 1), f = min(at(d) - base(d), 1)
  *
  * base never decreases, so the outputs that read from pixel i form an interval on each axis. The gradients gather: pixel i finds
- * that interval by walking from an estimate of its start, then sums dy over the interval in row-major order.
+ * that interval from an estimate of its start, then sums dy over the interval in row-major order.
  */
 const KINDS = {
   nearest: { at: 'f32(d) * step', inverse: 'f32(i) / step', reach: 0 },
@@ -37,12 +37,11 @@ fn fraction(d: u32, step: f32, extent: u32) -> f32 { return min(at(d, step) - f3
 /** `first(i, …)`: the smallest output whose base is at least pixel i, `outExtent` if none is. */
 const intervalWgsl = (kind: Kind): string => `
 fn first(i: u32, step: f32, extent: u32, outExtent: u32) -> u32 {
-  if (i == 0u) { return 0u; }
-  if (i >= extent) { return outExtent; }
-  // The estimate is off by rounding only; two outputs earlier is safely not too late.
-  var d = u32(clamp(${KINDS[kind].inverse} - 2.0, 0.0, f32(outExtent)));
-  while (d < outExtent && base(d, step, extent) < i) { d++; }
-  return d;
+  // Rounding may put the estimate off by one either way: start one early, then step at most twice.
+  var d = u32(clamp(ceil(${KINDS[kind].inverse}) - 1.0, 0.0, f32(outExtent)));
+  d += select(0u, 1u, d < outExtent && base(d, step, extent) < i);
+  d += select(0u, 1u, d < outExtent && base(d, step, extent) < i);
+  return select(select(d, outExtent, i >= extent), 0u, i == 0u);
 }`;
 
 function forwardProgramOf(kind: Kind) {
