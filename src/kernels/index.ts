@@ -20,3 +20,4 @@ export * from './boxes.ts';
 export * from './matcher.ts';
 export * from './nms.ts';
 export * from './topK.ts';
+export * from './convTranspose2d.ts';

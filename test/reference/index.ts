@@ -1,4 +1,5 @@
 import { conv2d } from './conv2d.ts';
+import { convTranspose2d } from './convTranspose2d.ts';
 import { linear } from './linear.ts';
 import { matmul } from './matmul.ts';
 import { relu } from './relu.ts';
@@ -29,6 +30,7 @@ export type Reference = (inputs: Record<string, RefTensor>, params: Record<strin
 export const references: Record<string, Reference> = {
   relu,
   conv2d,
+  conv_transpose2d: convTranspose2d,
   linear,
   matmul,
   sigmoid,
