@@ -1,11 +1,9 @@
 import { Command } from 'commander';
-import { parseAdapterChoice } from '../gpu/adapter.ts';
-import { openDevice } from '../gpu/nodeAdapter.ts';
-import { Device } from '../tensor/device.ts';
 import { goldenFolders } from '../verify/golden.ts';
 import { failureSentence, renderCase } from '../verify/report.ts';
 import { runVerify } from '../verify/runVerify.ts';
 import { UserError } from './errors.ts';
+import { adapterOption, withDevice } from './session.ts';
 
 interface VerifyFlags {
   golden: string;
@@ -17,19 +15,19 @@ interface VerifyFlags {
 async function verify({ golden, json, adapter, all }: VerifyFlags): Promise<void> {
   // A folder that is not there is told before an adapter is opened.
   goldenFolders(golden);
-  const opened = await openDevice(parseAdapterChoice(adapter));
-  console.log(opened.why);
   let shown = '';
-  const cases = await runVerify({
-    golden,
-    device: new Device(opened),
-    json,
-    progress: (name, done, total, what) => {
-      const line = `${name}: ${done} of ${total}, ${what}`;
-      if (process.stderr.isTTY) process.stderr.write(`\r${line.padEnd(shown.length)}`);
-      shown = line;
-    },
-  });
+  const cases = await withDevice(adapter, (device) =>
+    runVerify({
+      golden,
+      device,
+      json,
+      progress: (name, done, total, what) => {
+        const line = `${name}: ${done} of ${total}, ${what}`;
+        if (process.stderr.isTTY) process.stderr.write(`\r${line.padEnd(shown.length)}`);
+        shown = line;
+      },
+    }),
+  );
   if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(shown.length)}\r`);
   for (const verified of cases) console.log(renderCase(verified, all));
   const failure = failureSentence(cases);
@@ -47,7 +45,7 @@ export function verifyCommand(): Command {
     .description('compare every value of golden cases, computed on this adapter, with what PyTorch computed')
     .requiredOption('--golden <dir>', 'a golden case (case.json, tensors.safetensors), or a folder of such folders')
     .option('--json <file>', 'also write every comparison to this file')
-    .option('--adapter <name>', 'auto, gpu, lavapipe or swiftshader', 'auto')
+    .addOption(adapterOption())
     .option('--all', 'list passing tensors one by one')
     .action(verify);
 }

@@ -29,7 +29,8 @@ function axes(shape: readonly number[], layout: Layout): { block: readonly numbe
   }
 }
 
-function permuted(data: Float32Array, shape: readonly number[], order: readonly number[]): Float32Array {
+/** An array of `shape` with its axes in the order `order`: output axis k is input axis order[k]. */
+export function permuted(data: Float32Array, shape: readonly number[], order: readonly number[]): Float32Array {
   const strides = shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
   const outShape = order.map((axis) => shape[axis]);
   const outStrides = order.map((axis) => strides[axis]);
