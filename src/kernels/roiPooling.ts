@@ -224,12 +224,16 @@ const gradientProgram = defineProgram({
   code: ({ element, unroll }) => `
 ${weightWgsl}
 // The first bin with a sample that can reach the cell, and the one after the last.
-fn binsOf(start: f32, bin: f32, cell: f32) -> vec2u {
+// Samples keep half a step from their bin's ends; the slack is for the division's rounding.
+fn binsOf(start: f32, bin: f32, samples: f32, cell: f32) -> vec2u {
   let bins = f32(u.bins);
   if (abs(bin) < 1e-6) { return vec2u(0u, u.bins); }
   let a = (cell - 1.0 - start) / bin;
   let b = (cell + 1.0 - start) / bin;
-  return vec2u(vec2f(clamp(floor(min(a, b)), 0.0, bins), clamp(floor(max(a, b)) + 1.0, 0.0, bins)));
+  let margin = 0.5 / max(samples, 1.0) - 0.001;
+  let first = floor(min(a, b) + margin);
+  let end = floor(max(a, b) - margin) + 1.0;
+  return vec2u(clamp(vec2f(first, end), vec2f(), vec2f(bins)));
 }
 ${perElement(`
     let lane = i % u.lanes;
@@ -246,8 +250,8 @@ ${perElement(`
       let roi = list[tile * u.rois + entry];
       let box = geometry[2u * roi];
       let samples = geometry[2u * roi + 1u].xy;
-      let binsY = binsOf(box.x, box.z, at.x);
-      let binsX = binsOf(box.y, box.w, at.y);
+      let binsY = binsOf(box.x, box.z, samples.x, at.x);
+      let binsX = binsOf(box.y, box.w, samples.y, at.y);
       for (var by = binsY.x; by < binsY.y; by++) {
         let wy = axisWeight(box.x, box.z, samples.x, f32(by), at.x, last.x);
         for (var bx = binsX.x; wy != 0.0 && bx < binsX.y; bx++) {
@@ -312,8 +316,8 @@ export function poolLevel(x: Tensor, geometry: Tensor, level: number, y: Tensor)
   });
 }
 
-/** Cells per side of a tile that shares one list of RoIs. */
-const TILE = 8;
+/** Cells per side of a tile that shares one list of RoIs: small, since most RoIs are little larger than a tile of 8. */
+const TILE = 4;
 const MAX_LIST_BYTES = 32 * 2 ** 20;
 
 /**
