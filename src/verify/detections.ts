@@ -50,7 +50,8 @@ export function pastedBox(box: ArrayLike<number>): number[] {
   const side = (low: number, high: number): [number, number] => {
     const half = fround(fround(fround(high - low) * 0.5) * scale);
     const centre = fround(fround(high + low) * 0.5);
-    return [Math.trunc(fround(centre - half)), Math.trunc(fround(centre + half))];
+    // Plus 0, so that a zero has no sign.
+    return [Math.trunc(fround(centre - half)) + 0, Math.trunc(fround(centre + half)) + 0];
   };
   const [xmin, xmax] = side(box[0], box[2]);
   const [ymin, ymax] = side(box[1], box[3]);
