@@ -4,7 +4,8 @@ import { listPngs, loadSample } from '../data/dataset.ts';
 import { writePng } from '../data/png.ts';
 import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
 import { predictImages } from '../eval/predictImages.ts';
-import { type SubmissionRow, selectInstances, submissionRows, writeSubmission } from '../eval/submission.ts';
+import { selectInstances } from '../eval/selectInstances.ts';
+import { type SubmissionRow, submissionRows, writeSubmission } from '../eval/submission.ts';
 import { startProgress } from '../train/progress.ts';
 import type { Run } from '../train/run.ts';
 

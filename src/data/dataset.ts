@@ -2,10 +2,13 @@ import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../cli/errors.ts';
 import { inspectPng, readPng } from './png.ts';
-import { maskResizer, resizeImage } from './resize.ts';
+import { maskResizer } from './resize.ts';
 import { rleRuns } from './rle.ts';
+import { type ScaledImage, scaleImage } from './scaledImage.ts';
 import { readAnnotationTable, requireFolder, type TableRow } from './table.ts';
-import type { LoadedImage, Sample } from './types.ts';
+import type { Sample } from './types.ts';
+
+export { resizedSide, type ScaledImage } from './scaledImage.ts';
 
 /** The competition's cell types in the order of the notebook's `cell_type_dict` (astro 1, cort 2, shsy5y 3). */
 export const COMPETITION_CLASSES: readonly string[] = ['astro', 'cort', 'shsy5y'];
@@ -118,22 +121,6 @@ function chooseClasses(cells: readonly TableRow[], table: string, options: Datas
   return types;
 }
 
-/** An image as loaded, and what it was before it was resized. */
-export interface ScaledImage extends LoadedImage {
-  /** Size of the file in pixels. */
-  fileWidth: number;
-  fileHeight: number;
-}
-
-/**
- * The side of an image after resizing: the notebook's `int(HEIGHT * resize)`.
- *
- * @param resize factor; undefined or 1 leaves the side as it is
- */
-export function resizedSide(side: number, resize: number | undefined): number {
-  return resize === undefined ? side : Math.floor(side * resize);
-}
-
 /**
  * Reads a PNG and resizes it as the notebook (`cv2.imread`, `cv2.resize`), then scales it to 0…1 (`to_tensor`).
  *
@@ -142,16 +129,7 @@ export function resizedSide(side: number, resize: number | undefined): number {
  * @throws UserError for a file that cannot be read, or a factor that leaves no pixel
  */
 export function loadImage(path: string, resize?: number, id = basename(path).replace(/\.png$/i, '')): ScaledImage {
-  const file = readPng(path);
-  const width = resizedSide(file.width, resize);
-  const height = resizedSide(file.height, resize);
-  if (!(width >= 1 && height >= 1)) {
-    throw new UserError(`the resize factor ${resize} leaves no pixel of ${path} (${file.width} × ${file.height})`);
-  }
-  const bytes = resizeImage(file.data, file.width, file.height, width, height);
-  const data = new Float32Array(bytes.length);
-  for (let i = 0; i < bytes.length; i++) data[i] = bytes[i] / 255;
-  return { id, width, height, data, fileWidth: file.width, fileHeight: file.height };
+  return scaleImage(readPng(path), { resize, id, where: path });
 }
 
 /** The PNG files of a folder in the order of their names. @throws UserError where there is no folder or no PNG in it */

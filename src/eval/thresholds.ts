@@ -1,7 +1,7 @@
 import type { Detections, Target } from '../data/types.ts';
 import { type IouTable, imageIouMap } from './competitionScore.ts';
 import { type BitMask, maskIou, packCrop, packMasks } from './maskIou.ts';
-import { selectInstances } from './submission.ts';
+import { selectInstances } from './selectInstances.ts';
 
 /** What one validation image gives to the metrics; truth masks are packed, 1/8 of their size in `Target`. */
 export interface EvaluationSample {

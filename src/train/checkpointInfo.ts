@@ -1,0 +1,92 @@
+/** What a checkpoint's metadata say, on parsed safetensors alone, so that the browser shares it; `checkpoint.ts` adds files. */
+import { z } from 'zod';
+import { UserError } from '../cli/errors.ts';
+import type { Thresholds } from '../eval/thresholds.ts';
+import { type MaskRCNNConfig, parseConfig } from '../model/config.ts';
+import type { Safetensors } from '../model/safetensorsFormat.ts';
+import type { StateDict, StateSource } from '../model/stateDict.ts';
+
+/** What evaluate and predict must know besides the weights. It holds no path, time or adapter: equal runs, equal bytes. */
+export interface CheckpointInfo {
+  config: MaskRCNNConfig;
+  /** Names of the labels 1 …. */
+  classes: string[];
+  /** Factor by which images were resized when loaded. */
+  resize: number;
+  thresholds: Thresholds;
+  /** Epochs trained. */
+  epoch: number;
+}
+
+export const CHECKPOINT_FORMAT = 'webgpu-mask-rcnn';
+
+const thresholdsSchema = z.strictObject({ minScore: z.array(z.number()), maskThreshold: z.array(z.number()) });
+
+/** Reads the metadata of a checkpoint that this program wrote. @throws UserError naming `where` and what is wrong */
+export function parseCheckpointInfo(metadata: Readonly<Record<string, string>>, where: string): CheckpointInfo {
+  if (metadata.format !== CHECKPOINT_FORMAT) {
+    throw new UserError(
+      `${where}: expected weights written by this program (their metadata tell architecture and classes).`,
+    );
+  }
+  const part = (key: string): unknown => {
+    try {
+      return JSON.parse(metadata[key]);
+    } catch {
+      throw new UserError(`${where}: its metadata '${key}' cannot be read; expected JSON.`);
+    }
+  };
+  const config = parseConfig(part('config'), where);
+  const rest = z
+    .object({
+      classes: z.array(z.string()),
+      resize: z.number().positive(),
+      thresholds: thresholdsSchema,
+      epoch: z.int(),
+    })
+    .safeParse({
+      classes: part('classes'),
+      resize: part('resize'),
+      thresholds: part('thresholds'),
+      epoch: part('epoch'),
+    });
+  if (!rest.success) {
+    throw new UserError(
+      `${where}: its metadata '${rest.error.issues[0].path.join('.')}' is wrong: ${rest.error.issues[0].message}.`,
+    );
+  }
+  return { config, ...rest.data };
+}
+
+/**
+ * A source of all of the state's entries from a file. Every name and shape is compared first, so that nothing is loaded from
+ * the weights of another architecture.
+ *
+ * @param file opened or in memory; `path` names it in messages
+ * @throws UserError that names the first differing parameter with both shapes
+ */
+export function stateSource(file: Safetensors & { path: string }, state: StateDict): StateSource {
+  for (const entry of state.entries.values()) {
+    const stored = file.tensors.get(entry.name);
+    if (!stored)
+      throw new UserError(
+        `${file.path}: it has no parameter ${entry.name}, which this model needs as [${entry.shape}].`,
+      );
+    if (stored.shape.join() !== entry.shape.join()) {
+      throw new UserError(
+        `${file.path}: parameter ${entry.name} has shape [${stored.shape}], but this model's is [${entry.shape}].`,
+      );
+    }
+  }
+  for (const name of file.tensors.keys()) {
+    if (!state.entries.has(name) && !name.endsWith('num_batches_tracked')) {
+      throw new UserError(
+        `${file.path}: it has a parameter ${name} of [${file.tensors.get(name)?.shape}], which this model does not have.`,
+      );
+    }
+  }
+  return (name) => {
+    const stored = file.tensors.get(name);
+    return stored && { shape: stored.shape, data: file.readFloat32(name) };
+  };
+}
