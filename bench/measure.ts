@@ -1,0 +1,220 @@
+import { Bench } from 'tinybench';
+import type { Device } from '../src/tensor/device.ts';
+import { calibrate, type Yardstick } from './calibration.ts';
+import type { BenchCase, BenchGroup, Verdict } from './cases.ts';
+
+/** What was found out about one case. A case whose result is wrong is not timed. */
+export interface CaseRecord {
+  name: string;
+  table: string;
+  group: string;
+  variant: string;
+  uses?: number;
+  flops?: number;
+  bytes?: number;
+  check: Verdict & { right: boolean };
+  rounds: number;
+  /** Median of the rounds: milliseconds from enqueueing to an empty queue. */
+  ms: number | null;
+  gflops: number | null;
+  gigabytesPerSecond: number | null;
+  /** How many times as fast as the group's first rung: median over rounds of the ratio within a round. */
+  speedup: number | null;
+  /** Of the multiply-add peak (cases with `flops`) or else of the copy peak (with `bytes`): median over rounds. */
+  percentOfPeak: number | null;
+  /** Medians of other engines on the same work, in milliseconds by name. */
+  peers?: Record<string, number>;
+}
+
+/** Peaks of the adapter: medians over all rounds of all groups; null if nothing needed them. */
+export interface Peaks {
+  gflops: number | null;
+  gigabytesPerSecond: number | null;
+}
+
+export interface MeasureOptions {
+  /** Interleaved rounds of a group: more while they take less than `milliseconds`, fewer if they take `longest`. */
+  rounds: number;
+  milliseconds: number;
+  /** Naive rungs of large shapes take seconds each on a software adapter. */
+  longest: number;
+  /** True once the user wants to stop: what has been measured so far is returned. */
+  stopping?(): boolean;
+  /** Called before each case's check and each group's rounds. */
+  progress?(done: number, total: number, what: string): void;
+}
+
+export interface Measured {
+  records: CaseRecord[];
+  peaks: Peaks;
+  stopped: boolean;
+}
+
+const MAX_ROUNDS = 50;
+
+/** The middle value; the mean of the two middle ones of an even number. NaN of nothing. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/**
+ * Times of each task in each round, in milliseconds: [task][round]. A round runs every task once, so that a change of the
+ * host's speed meets all of them. The first round warms up and is not counted.
+ */
+async function timeInRounds(
+  tasks: readonly { name: string; run: () => Promise<void> }[],
+  { rounds, milliseconds, longest, stopping }: MeasureOptions,
+): Promise<number[][]> {
+  // One iteration is one round; the warm-up round, which is the first, is dropped here and not by tinybench, which would
+  // warm each task up just before it.
+  const bench = new Bench({ time: 0, iterations: 1, warmup: false, throws: true, retainSamples: true });
+  for (const { name, run } of tasks) bench.add(name, run, { async: true });
+  const times: number[][] = tasks.map(() => []);
+  let started = performance.now();
+  for (let round = 0; round <= MAX_ROUNDS && !stopping?.(); round++) {
+    // A task that has completed runs again only after a reset.
+    bench.reset();
+    await bench.run();
+    if (round === 0) {
+      started = performance.now();
+      continue;
+    }
+    bench.tasks.forEach(({ result }, task) => {
+      const [sample] = ('latency' in result && result.latency.samples) || [];
+      if (sample === undefined) throw new Error(`${tasks[task].name} gave no sample.`);
+      times[task].push(sample);
+    });
+    const elapsed = performance.now() - started;
+    if (elapsed >= (round >= rounds ? milliseconds : longest)) break;
+  }
+  return times;
+}
+
+interface Timing {
+  /** By case name, for the cases that are right. */
+  cases: Map<string, number[]>;
+  /** Operations or bytes per second, in units of 10⁹, round by round. */
+  peaks: Record<'flops' | 'bytes', number[]>;
+}
+
+async function timeGroup(
+  device: Device,
+  cases: readonly BenchCase[],
+  yardsticks: Record<'flops' | 'bytes', Yardstick>,
+  options: MeasureOptions,
+): Promise<Timing> {
+  const whole = (run: () => void | Promise<void>) => async () => {
+    await device.scope(async () => run());
+    await device.gpu.sync();
+  };
+  const kinds = (['flops', 'bytes'] as const).filter((kind) => cases.some((one) => peakOf(one) === kind));
+  const tasks = [
+    ...kinds.map((kind) => ({ name: yardsticks[kind].name, run: whole(yardsticks[kind].run) })),
+    ...cases.map((one) => ({ name: one.name, run: whole(() => one.run()) })),
+  ];
+  const times = await timeInRounds(tasks, options);
+  const peaks: Timing['peaks'] = { flops: [], bytes: [] };
+  kinds.forEach((kind, i) => {
+    peaks[kind] = times[i].map((ms) => yardsticks[kind].amount / ms / 1e6);
+  });
+  return { cases: new Map(cases.map(({ name }, i) => [name, times[kinds.length + i]])), peaks };
+}
+
+/** What a case is compared with; arithmetic where both are known. */
+function peakOf({ flops, bytes }: Pick<BenchCase, 'flops' | 'bytes'>): 'flops' | 'bytes' | null {
+  if (flops !== undefined) return 'flops';
+  return bytes === undefined ? null : 'bytes';
+}
+
+function recordOf(
+  { name, group, variant, flops, bytes }: BenchCase,
+  { table, uses }: BenchGroup,
+  verdict: Verdict,
+  first: readonly number[] | undefined,
+  timing: Timing,
+): CaseRecord {
+  const times = timing.cases.get(name) ?? [];
+  const timed = times.length > 0;
+  const ms = timed ? median(times) : null;
+  const perSecond = (amount: number | undefined): number | null =>
+    ms === null || amount === undefined ? null : amount / ms / 1e6;
+  const kind = peakOf({ flops, bytes });
+  const amount = flops ?? bytes ?? 0;
+  return {
+    name,
+    table,
+    group,
+    variant,
+    uses,
+    flops,
+    bytes,
+    check: { ...verdict, right: isRight(verdict) },
+    rounds: times.length,
+    ms,
+    gflops: perSecond(flops),
+    gigabytesPerSecond: perSecond(bytes),
+    speedup: timed && first?.length === times.length ? median(times.map((time, round) => first[round] / time)) : null,
+    percentOfPeak:
+      timed && kind
+        ? median(times.map((time, round) => (100 * amount) / time / 1e6 / timing.peaks[kind][round]))
+        : null,
+  };
+}
+
+/** NaN is never right. */
+function isRight({ error, tolerance }: Verdict): boolean {
+  return error <= tolerance;
+}
+
+/** Checks every case of the groups, then times those that are right, group by group. */
+export async function measure(
+  device: Device,
+  groups: readonly BenchGroup[],
+  options: MeasureOptions,
+): Promise<Measured> {
+  const { stopping = () => false, progress } = options;
+  const total = groups.reduce((sum, { variants }) => sum + variants.length + 1, 0);
+  let done = 0;
+  const records: CaseRecord[] = [];
+  const seen: Timing['peaks'] = { flops: [], bytes: [] };
+  await device.scope(async () => {
+    const yardsticks = await calibrate(device);
+    for (const group of groups) {
+      if (stopping()) return;
+      await device.scope(async () => {
+        const { cases, close } = await group.open(device);
+        try {
+          const verdicts = new Map<string, Verdict>();
+          for (const one of cases) {
+            if (stopping()) return;
+            progress?.(done++, total, `checking ${one.name}`);
+            verdicts.set(one.name, await device.scope(() => one.check()));
+          }
+          progress?.(done++, total, `timing ${group.name}`);
+          const right = cases.filter(({ name }) => isRight(verdicts.get(name) as Verdict));
+          const timing = await timeGroup(device, right, yardsticks, options);
+          // A group that was interrupted has too few rounds to be told.
+          if (stopping()) return;
+          seen.flops.push(...timing.peaks.flops);
+          seen.bytes.push(...timing.peaks.bytes);
+          const first = timing.cases.get(cases[0].name);
+          for (const one of cases) {
+            records.push(recordOf(one, group, verdicts.get(one.name) as Verdict, first, timing));
+          }
+        } finally {
+          close?.();
+        }
+      });
+      // The next group's buffers have other sizes.
+      await device.gpu.trim();
+    }
+  });
+  const middle = (values: readonly number[]): number | null => (values.length > 0 ? median(values) : null);
+  return {
+    records,
+    peaks: { gflops: middle(seen.flops), gigabytesPerSecond: middle(seen.bytes) },
+    stopped: stopping(),
+  };
+}
