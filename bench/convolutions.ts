@@ -1,0 +1,209 @@
+import { Random } from '../src/data/random.ts';
+import { conv2d } from '../src/kernels/conv2d.ts';
+import { conv2dNaive, groupedInputGradient, groupedWeightGradient } from '../src/kernels/conv2dNaive.ts';
+import { convOutputSize } from '../src/kernels/convolution.ts';
+import type { Device } from '../src/tensor/device.ts';
+import type { Tensor } from '../src/tensor/tensor.ts';
+import type { BenchGroup, Size } from './cases.ts';
+import { ladderCases, noise } from './check.ts';
+import { gradientOf } from './gradient.ts';
+
+/** A convolution of [images, height, width, in] by [kernel, kernel, in, out]. */
+export interface ConvShape {
+  images: number;
+  height: number;
+  width: number;
+  in: number;
+  out: number;
+  kernel: number;
+  stride: number;
+  padding: number;
+}
+
+interface ConvData {
+  x: Float32Array;
+  weight: Float32Array;
+  upstream: Float32Array;
+}
+
+function geometryOf({ stride, padding }: ConvShape) {
+  return { stride, padding, dilation: 1, groups: 1 };
+}
+
+export function outputSize(shape: ConvShape): [height: number, width: number] {
+  const geometry = geometryOf(shape);
+  return [convOutputSize(shape.height, shape.kernel, geometry), convOutputSize(shape.width, shape.kernel, geometry)];
+}
+
+/** Multiplications and additions of one direction, the zeros of the padding counted. */
+export function convFlops(shape: ConvShape): number {
+  const [oh, ow] = outputSize(shape);
+  return 2 * shape.images * oh * ow * shape.out * shape.kernel ** 2 * shape.in;
+}
+
+/** `3×3/2 64→128 @32×44`, with the number of images where there are several. */
+export function describeConv({ images, height, width, in: ci, out, kernel, stride }: ConvShape): string {
+  const step = stride === 1 ? '' : `/${stride}`;
+  return `${kernel}×${kernel}${step} ${ci}→${out} @${images === 1 ? '' : `${images}×`}${height}×${width}`;
+}
+
+/** y[image, oy, ox, co] = Σ x[image, oy·stride + kh - padding, …, ci] · w[kh, kw, ci, co] */
+function forwardAt(shape: ConvShape, { x, weight }: ConvData, index: number): number {
+  const [oh, ow] = outputSize(shape);
+  const co = index % shape.out;
+  const ox = Math.floor(index / shape.out) % ow;
+  const oy = Math.floor(index / shape.out / ow) % oh;
+  const image = Math.floor(index / shape.out / ow / oh);
+  let sum = 0;
+  for (let kh = 0; kh < shape.kernel; kh++) {
+    for (let kw = 0; kw < shape.kernel; kw++) {
+      const iy = oy * shape.stride + kh - shape.padding;
+      const ix = ox * shape.stride + kw - shape.padding;
+      if (iy < 0 || ix < 0 || iy >= shape.height || ix >= shape.width) continue;
+      for (let ci = 0; ci < shape.in; ci++) {
+        const value = x[((image * shape.height + iy) * shape.width + ix) * shape.in + ci];
+        sum += value * weight[((kh * shape.kernel + kw) * shape.in + ci) * shape.out + co];
+      }
+    }
+  }
+  return sum;
+}
+
+/** dx[image, iy, ix, ci] = Σ g[image, oy, ox, co] · w[kh, kw, ci, co] over all (oy, kh) with oy·stride + kh - padding = iy */
+function inputGradientAt(shape: ConvShape, { weight, upstream }: ConvData, index: number): number {
+  const [oh, ow] = outputSize(shape);
+  const ci = index % shape.in;
+  const ix = Math.floor(index / shape.in) % shape.width;
+  const iy = Math.floor(index / shape.in / shape.width) % shape.height;
+  const image = Math.floor(index / shape.in / shape.width / shape.height);
+  let sum = 0;
+  for (let kh = 0; kh < shape.kernel; kh++) {
+    for (let kw = 0; kw < shape.kernel; kw++) {
+      const oy = (iy + shape.padding - kh) / shape.stride;
+      const ox = (ix + shape.padding - kw) / shape.stride;
+      if (!Number.isInteger(oy) || !Number.isInteger(ox) || oy < 0 || ox < 0 || oy >= oh || ox >= ow) continue;
+      for (let co = 0; co < shape.out; co++) {
+        const slope = upstream[((image * oh + oy) * ow + ox) * shape.out + co];
+        sum += slope * weight[((kh * shape.kernel + kw) * shape.in + ci) * shape.out + co];
+      }
+    }
+  }
+  return sum;
+}
+
+/** dw[kh, kw, ci, co] = Σ x[image, oy·stride + kh - padding, …, ci] · g[image, oy, ox, co] over all positions */
+function weightGradientAt(shape: ConvShape, { x, upstream }: ConvData, index: number): number {
+  const [oh, ow] = outputSize(shape);
+  const co = index % shape.out;
+  const ci = Math.floor(index / shape.out) % shape.in;
+  const kw = Math.floor(index / shape.out / shape.in) % shape.kernel;
+  const kh = Math.floor(index / shape.out / shape.in / shape.kernel);
+  let sum = 0;
+  for (let image = 0; image < shape.images; image++) {
+    for (let oy = 0; oy < oh; oy++) {
+      const iy = oy * shape.stride + kh - shape.padding;
+      if (iy < 0 || iy >= shape.height) continue;
+      for (let ox = 0; ox < ow; ox++) {
+        const ix = ox * shape.stride + kw - shape.padding;
+        if (ix < 0 || ix >= shape.width) continue;
+        const slope = upstream[((image * oh + oy) * ow + ox) * shape.out + co];
+        sum += slope * x[((image * shape.height + iy) * shape.width + ix) * shape.in + ci];
+      }
+    }
+  }
+  return sum;
+}
+
+type Direction = 'forward' | 'input gradient' | 'weight gradient';
+
+function allocate(device: Device, shape: ConvShape): { data: ConvData; tensors: Record<keyof ConvData, Tensor> } {
+  const random = new Random(5);
+  const shapes = {
+    x: [shape.images, shape.height, shape.width, shape.in],
+    weight: [shape.kernel, shape.kernel, shape.in, shape.out],
+    upstream: [shape.images, ...outputSize(shape), shape.out],
+  };
+  const make = (key: keyof ConvData): Float32Array =>
+    noise(
+      shapes[key].reduce((size, extent) => size * extent, 1),
+      random,
+    );
+  const data = { x: make('x'), weight: make('weight'), upstream: make('upstream') };
+  const put = (key: keyof ConvData): Tensor => device.tensor(data[key], shapes[key]);
+  return { data, tensors: { x: put('x'), weight: put('weight'), upstream: put('upstream') } };
+}
+
+/** One direction of a convolution: `naive` by its definition, `conv2d` as the model runs it. */
+function direction(shape: ConvShape, which: Direction): BenchGroup {
+  const group = `conv2d ${which} ${describeConv(shape)}`;
+  return {
+    table: `conv2d ${which}`,
+    name: group,
+    variants: ['naive', 'conv2d'],
+    open(device) {
+      const { data, tensors } = allocate(device, shape);
+      const { x, weight, upstream } = tensors;
+      const geometry = geometryOf(shape);
+      const common = { group, flops: convFlops(shape) };
+      if (which === 'forward') {
+        const rungs = { naive: () => conv2dNaive(x, weight, geometry), conv2d: () => conv2d(x, weight, geometry) };
+        return { cases: ladderCases({ ...common, rungs, expected: (index) => forwardAt(shape, data, index) }) };
+      }
+      const wrt = which === 'input gradient' ? 'x' : 'weight';
+      const gradient = gradientOf('conv2d', { x, weight }, geometry, wrt, upstream);
+      const naive = (): Tensor => {
+        const out = device.empty(tensors[wrt].shape);
+        if (wrt === 'x') groupedInputGradient(upstream, weight, out, geometry, {});
+        else groupedWeightGradient(x, upstream, out, geometry, {});
+        return out;
+      };
+      const at = wrt === 'x' ? inputGradientAt : weightGradientAt;
+      return {
+        cases: ladderCases({
+          ...common,
+          rungs: { naive, conv2d: gradient },
+          // Long sums in two orders.
+          tolerance: 1e-4,
+          expected: (index) => at(shape, data, index),
+        }),
+      };
+    },
+  };
+}
+
+/** The forward pass of one layer, as the model runs it; it is compared with values from the CPU alone. */
+export function convolutionLayer(name: string, shape: ConvShape, uses: number): BenchGroup {
+  const group = `layer ${name} ${describeConv(shape)}`;
+  return {
+    table: 'Convolution layers of ResNet-50-FPN Mask R-CNN at 256×352, forward',
+    name: group,
+    variants: ['conv2d'],
+    uses,
+    open(device) {
+      const { data, tensors } = allocate(device, shape);
+      const geometry = geometryOf(shape);
+      return {
+        cases: ladderCases({
+          group,
+          flops: convFlops(shape),
+          rungs: { conv2d: () => conv2d(tensors.x, tensors.weight, geometry) },
+          expected: (index) => forwardAt(shape, data, index),
+          samples: 256,
+        }),
+      };
+    },
+  };
+}
+
+/** Ladders of the three convolutions that stand for the model, in each direction. */
+export function convolutionGroups(size: Size): BenchGroup[] {
+  const full = size === 'full';
+  const square = { images: 1, kernel: 3, stride: 1, padding: 1 };
+  const shapes: ConvShape[] = [
+    { ...square, height: full ? 64 : 32, width: full ? 64 : 32, in: 64, out: 64 },
+    { images: 1, height: full ? 64 : 32, width: full ? 88 : 44, in: 256, out: 64, kernel: 1, stride: 1, padding: 0 },
+    { ...square, height: full ? 64 : 16, width: full ? 88 : 22, in: 256, out: 256 },
+  ];
+  const directions: Direction[] = ['forward', 'input gradient', 'weight gradient'];
+  return directions.flatMap((which) => shapes.map((shape) => direction(shape, which)));
+}
