@@ -2,9 +2,12 @@ import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
 /*
- * One image into its place of the batch: y = (resize(x) - mean) / std inside [height, width], 0 outside. Resizing is bilinear with
+ * One image into its place of the batch: y = resize((x - mean) / std) inside [height, width], 0 outside. Resizing is bilinear with
  * align_corners false, sampling by in / out size (torch's `interpolate(recompute_scale_factor=True)`), without antialiasing.
- * torchvision normalises before it resizes; both are affine, so their order is immaterial. The padding is 0 after normalisation.
+ *
+ * Every rounding here reaches every activation behind it, and may turn the sign of one that is nearly 0. So the order is
+ * torchvision's (normalise, then resize), and source coordinates come from the host: torch rounds step · (d + ½) - ½ once (a
+ * fused multiply-add), where a shader may round twice, which at coordinate 100 costs 4e-6 of a pixel.
  */
 const program = defineProgram({
   name: 'batchImage',
@@ -16,8 +19,6 @@ const program = defineProgram({
     width: 'u32',
     batchWidth: 'u32',
     offset: 'u32',
-    stepY: 'f32',
-    stepX: 'f32',
     mean0: 'f32',
     mean1: 'f32',
     mean2: 'f32',
@@ -25,19 +26,20 @@ const program = defineProgram({
     std1: 'f32',
     std2: 'f32',
   },
-  bindings: { image: 'read', batch: 'write' },
+  bindings: { image: 'read', rows: 'read', columns: 'read', batch: 'write' },
   code: () => `
 fn tap(y: u32, x: u32) -> vec3f {
   let at = (y * u.inWidth + x) * 3u;
-  return vec3f(image[at], image[at + 1u], image[at + 2u]);
+  let pixel = vec3f(image[at], image[at + 1u], image[at + 2u]);
+  return (pixel - vec3f(u.mean0, u.mean1, u.mean2)) / vec3f(u.std0, u.std1, u.std2);
 }
 ${perElement(`
     let y = i / u.batchWidth;
     let x = i % u.batchWidth;
     var value = vec3f(0.0);
     if (y < u.height && x < u.width) {
-      let sy = max((f32(y) + 0.5) * u.stepY - 0.5, 0.0);
-      let sx = max((f32(x) + 0.5) * u.stepX - 0.5, 0.0);
+      let sy = rows[y];
+      let sx = columns[x];
       let y0 = min(u32(sy), u.inHeight - 1u);
       let x0 = min(u32(sx), u.inWidth - 1u);
       let y1 = min(y0 + 1u, u.inHeight - 1u);
@@ -46,14 +48,20 @@ ${perElement(`
       let fx = sx - f32(x0);
       let top = tap(y0, x0) * (1.0 - fx) + tap(y0, x1) * fx;
       let bottom = tap(y1, x0) * (1.0 - fx) + tap(y1, x1) * fx;
-      let mean = vec3f(u.mean0, u.mean1, u.mean2);
-      value = (top * (1.0 - fy) + bottom * fy - mean) / vec3f(u.std0, u.std1, u.std2);
+      value = top * (1.0 - fy) + bottom * fy;
     }
     let at = u.offset + i * 3u;
     batch[at] = value.x;
     batch[at + 1u] = value.y;
     batch[at + 2u] = value.z;`)}`,
 });
+
+/** Where each output pixel's centre lies in the input, in input pixels from the centre of the first one, not below 0. [to] */
+function sourceCoordinates(from: number, to: number): Float32Array {
+  const step = Math.fround(from / to);
+  // float64 holds the product exactly, so storing it is the one rounding.
+  return Float32Array.from({ length: to }, (_, d) => Math.max((d + 0.5) * step - 0.5, 0));
+}
 
 export interface BatchImageOptions {
   /** Place in the batch. */
@@ -74,11 +82,16 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
   const [, batchHeight, batchWidth] = batch.shape;
   const [height, width] = size;
   const [inHeight, inWidth, channels] = image.shape;
-  if (channels !== 3 || batch.shape[3] !== 3) throw new Error(`batchImage: expected 3 channels, got ${image} and ${batch}.`);
-  if (height > batchHeight || width > batchWidth) throw new Error(`batchImage: ${height}×${width} does not fit into ${batch}.`);
+  if (channels !== 3 || batch.shape[3] !== 3)
+    throw new Error(`batchImage: expected 3 channels, got ${image} and ${batch}.`);
+  if (height > batchHeight || width > batchWidth)
+    throw new Error(`batchImage: ${height}×${width} does not fit into ${batch}.`);
   const count = batchHeight * batchWidth;
-  image.device.gpu.dispatch(program, {
-    buffers: { image, batch },
+  const { device } = image;
+  const rows = device.tensor(sourceCoordinates(inHeight, height), [height]);
+  const columns = device.tensor(sourceCoordinates(inWidth, width), [width]);
+  device.gpu.dispatch(program, {
+    buffers: { image, rows, columns, batch },
     uniforms: {
       count,
       inHeight,
@@ -87,8 +100,6 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
       width,
       batchWidth,
       offset: index * count * 3,
-      stepY: inHeight / height,
-      stepX: inWidth / width,
       mean0: mean[0],
       mean1: mean[1],
       mean2: mean[2],
@@ -98,4 +109,6 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
     },
     workgroups: workgroupsFor(count),
   });
+  rows.dispose();
+  columns.dispose();
 }
