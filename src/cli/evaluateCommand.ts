@@ -1,12 +1,14 @@
 import Table from 'cli-table3';
 import { Command } from 'commander';
-import { openDataset } from '../data/dataset.ts';
+import { checkResize } from '../data/checkResize.ts';
+import { type Dataset, openDataset } from '../data/dataset.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
+import type { Device } from '../tensor/device.ts';
 import { startProgress } from '../train/progress.ts';
-import { loadModel } from './loadModel.ts';
-import { parseCount } from './numbers.ts';
+import { openModel, type StoredModel } from './loadModel.ts';
+import { parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 
 interface Flags {
@@ -23,43 +25,65 @@ export function evaluateCommand(): Command {
     .requiredOption('--weights <file>', 'checkpoint of a training run')
     .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
     .option('--json <file>', 'write the scores here')
-    .option('--batch-size <n>', 'images per step', parseCount, 2)
+    .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption())
     .action(async ({ weights, data, json, batchSize, adapter }: Flags) => {
-      await withDevice(adapter, async (device) => {
-        const { model, info } = await loadModel(weights, device);
-        const dataset = openDataset(data, { classes: info.classes });
-        const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1 });
-        const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds: info.thresholds });
-        const bar = startProgress('Evaluating', dataset.images.length);
-        const interrupt = interruptible();
-        let done = 0;
-        try {
-          for await (const batch of loader) {
-            const detections = await model.predict(batch.map(({ image }) => image));
-            for (const [i, { image, target }] of batch.entries()) {
-              evaluator.add(detections[i], target, image.width, image.height);
-            }
-            done += batch.length;
-            bar.update(done);
-            if (interrupt.stopping()) break;
-          }
-        } finally {
-          bar.stop();
-          interrupt.done();
-          await loader.close();
-          model.dispose();
-        }
-        if (interrupt.stopping()) {
-          say(`Stopped after ${done} of ${dataset.images.length} images; nothing was written.`);
-          process.exitCode = 130;
-          return;
-        }
-        const scores = evaluator.compute();
-        console.log(scoreTable(scores, info.classes));
-        if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
-      });
+      const evaluation = openEvaluation(weights, data, batchSize);
+      const scores = await withDevice(adapter, (device) => evaluate(evaluation, device));
+      if (!scores) return;
+      console.log(scoreTable(scores, evaluation.stored.info.classes));
+      if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
     });
+}
+
+export interface Evaluation {
+  stored: StoredModel;
+  dataset: Dataset;
+  batchSize: number;
+}
+
+/** Checks weights and data against each other; needs no device. @throws UserError for whatever is wrong with them */
+export function openEvaluation(weights: string, data: string, batchSize: number): Evaluation {
+  const stored = openModel(weights);
+  const dataset = openDataset(data, { classes: stored.info.classes });
+  checkResize(dataset.images, stored.info.resize);
+  return { stored, dataset, batchSize };
+}
+
+/** Scores all images of the data set, or null when the user stopped it. */
+export async function evaluate(
+  { stored, dataset, batchSize }: Evaluation,
+  device: Device,
+): Promise<EvaluationResult | null> {
+  const { model, info } = stored;
+  await stored.allocate(device);
+  const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1 });
+  const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds: info.thresholds });
+  const bar = startProgress('Evaluating', dataset.images.length);
+  const interrupt = interruptible();
+  let done = 0;
+  try {
+    for await (const batch of loader) {
+      const detections = await model.predict(batch.map(({ image }) => image));
+      for (const [i, { image, target }] of batch.entries()) {
+        evaluator.add(detections[i], target, image.width, image.height);
+      }
+      done += batch.length;
+      bar.update(done);
+      if (interrupt.stopping()) break;
+    }
+  } finally {
+    bar.stop();
+    interrupt.done();
+    await loader.close();
+    model.dispose();
+  }
+  if (done < dataset.images.length) {
+    say(`Stopped after ${done} of ${dataset.images.length} images; nothing was written.`);
+    process.exitCode = 130;
+    return null;
+  }
+  return evaluator.compute();
 }
 
 function scoreTable(scores: EvaluationResult, classes: readonly string[]): string {

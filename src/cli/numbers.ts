@@ -13,6 +13,18 @@ export function parseCount(text: string): number {
   return value;
 }
 
+export function parsePositiveCount(text: string): number {
+  const value = parseNumber(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number from 1.');
+  return value;
+}
+
+export function parsePositive(text: string): number {
+  const value = parseNumber(text);
+  if (!(value > 0)) throw new InvalidArgumentError('expected a number above 0.');
+  return value;
+}
+
 export function parseList(text: string): number[] {
   return text.split(',').map(parseNumber);
 }

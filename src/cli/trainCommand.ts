@@ -1,12 +1,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import { requireOutputFolder } from '../data/files.ts';
 import { ensureSyntheticDataset } from '../data/synthetic.ts';
 import { requireFolder } from '../data/table.ts';
 import { presetNames } from '../model/presets.ts';
+import type { Device } from '../tensor/device.ts';
 import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
 import { startProgress } from '../train/progress.ts';
-import { prepareRun, RUN_FILES, type Run } from '../train/run.ts';
+import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
 import { Trainer } from '../train/trainer.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
@@ -57,8 +59,7 @@ export function trainCommand(): Command {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
           throw new UserError('--resume takes all options from the run; only --adapter may stand beside it.');
         }
-        requireFolder(resume);
-        await run(completeTrainOptions(readTrainConfig(join(resume, RUN_FILES.config))), resume, true, adapter);
+        await run(readRunOptions(resume), resume, true, adapter);
         return;
       }
       const options = completeTrainOptions({ ...(config === undefined ? {} : readTrainConfig(config)), ...given });
@@ -66,6 +67,7 @@ export function trainCommand(): Command {
       if (existsSync(join(folder, RUN_FILES.config))) {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
       }
+      requireOutputFolder(folder, '--out');
       await run(options, folder, false, adapter);
     });
 }
@@ -89,37 +91,59 @@ function dataFolder({ data }: TrainOptions): string {
   return dir;
 }
 
+/** The options of a run to go on with. Its weights to start from are in its state. @throws UserError where no run stopped */
+function readRunOptions(folder: string): TrainOptions {
+  requireFolder(folder);
+  for (const [file, what] of [
+    [RUN_FILES.config, 'no run'],
+    [RUN_FILES.state, 'a run that saved no state before it ended'],
+  ] as const) {
+    if (existsSync(join(folder, file))) continue;
+    throw new UserError(
+      `--resume ${folder}: it holds ${what} (there is no ${file}), expected the folder of a stopped run.`,
+    );
+  }
+  return { ...completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config))), weights: null };
+}
+
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
   const dir = dataFolder(options);
+  const planned = planRun(options, dir, out);
   await withDevice(adapter, async (device) => {
-    const prepared = await prepareRun(options, dir, out, device);
-    describe(prepared, dir);
-    const interrupt = interruptible();
-    try {
-      const trainer = new Trainer(prepared, { say, stopping: interrupt.stopping });
-      if (resume) await trainer.resume();
-      else trainer.start();
-      const outcome = await trainer.train();
-      if (outcome.stopped) {
-        say(`Stopped and saved. Go on with: npm run train -- --resume ${out}`);
-        process.exitCode = 130;
-        return;
-      }
-      const { best, final } = outcome;
-      const pictures = await writePictures(prepared);
-      const submission = await writeRunSubmission(prepared);
-      const { iouMap, maskAP50 } = final.scores;
-      say(
-        `Best epoch ${best.epoch}: competition score ${(iouMap ?? 0).toFixed(3)} with thresholds chosen on validation, mask AP50 ${(maskAP50 ?? 0).toFixed(3)}.`,
-      );
-      say(`Weights   ${join(out, RUN_FILES.best)}`);
-      say(`Pictures  ${pictures}`);
-      say(`Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`);
-    } finally {
-      interrupt.done();
-      prepared.model.dispose();
-    }
+    describe(planned, dir);
+    await train(planned, resume, device);
   });
+}
+
+/** Trains a planned run, or goes on with it, and writes its pictures and submission. */
+export async function train(planned: Run, resume: boolean, device: Device): Promise<void> {
+  const { model, out } = planned;
+  await allocateRun(planned, device);
+  const interrupt = interruptible();
+  try {
+    const trainer = new Trainer(planned, { say, stopping: interrupt.stopping });
+    if (resume) await trainer.resume();
+    else trainer.start();
+    const outcome = await trainer.train();
+    if (outcome.stopped) {
+      say(`Stopped and saved. Go on with: npm run train -- --resume ${out}`);
+      process.exitCode = 130;
+      return;
+    }
+    const { best, final } = outcome;
+    const pictures = await writePictures(planned);
+    const submission = await writeRunSubmission(planned);
+    const { iouMap, maskAP50 } = final.scores;
+    say(
+      `Best epoch ${best.epoch}: competition score ${(iouMap ?? 0).toFixed(3)} with thresholds chosen on validation, mask AP50 ${(maskAP50 ?? 0).toFixed(3)}.`,
+    );
+    say(`Weights   ${join(out, RUN_FILES.best)}`);
+    say(`Pictures  ${pictures}`);
+    say(`Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`);
+  } finally {
+    interrupt.done();
+    model.dispose();
+  }
 }
 
 function describe({ dataset, split, model, options, out }: Run, dir: string): void {

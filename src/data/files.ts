@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { UserError } from '../cli/errors.ts';
 
 /**
  * Writes `data` to `path` so that no reader ever sees half a file: to a temporary name in the same folder, then renamed.
@@ -16,4 +17,14 @@ export function writeFileAtomic(path: string, data: string | Uint8Array): void {
     rmSync(temporary, { force: true });
     throw error;
   }
+}
+
+/**
+ * Fails with one sentence where `dir` could not be made, because it or a folder above it is a file. It makes nothing.
+ * @param option the option that gave it, to begin the sentence
+ */
+export function requireOutputFolder(dir: string, option: string): void {
+  let path = resolve(dir);
+  while (!existsSync(path) && path !== dirname(path)) path = dirname(path);
+  if (!statSync(path).isDirectory()) throw new UserError(`${option} ${dir}: ${path} is a file, expected a folder.`);
 }

@@ -42,11 +42,18 @@ export type TrainOptions = z.infer<typeof trainOptionsSchema>;
 /** Options that a user gave, on the command line or in a file. */
 export type GivenTrainOptions = Partial<TrainOptions>;
 
-function explain(error: z.ZodError, where: string): string {
-  const [issue] = error.issues;
-  const option = issue.path.length > 0 ? `option ${issue.path.join('.')}: ` : '';
-  return `${where}: ${option}${issue.message}.`;
+/** The first fault in one sentence, as in "--batch-size 0: expected number to be >0." */
+function explain({ issues: [issue] }: z.ZodError, options: object, optionName: (key: string) => string): string {
+  const message = issue.message.replace(/^(Too (small|big)|Invalid (input|option)): /, '');
+  const [key] = issue.path;
+  if (typeof key !== 'string') return `${optionName('')}${message}.`;
+  const value = (options as Record<string, unknown>)[key];
+  const shown = Array.isArray(value) || typeof value !== 'object' ? String(value) : JSON.stringify(value);
+  return `${optionName(key)} ${shown}: ${message}.`;
 }
+
+/** `batchSize` → `--batch-size`. */
+const flagName = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
 /** Reads `--config FILE`. @throws UserError naming the file and the option that is wrong */
 export function readTrainConfig(path: string): GivenTrainOptions {
@@ -57,7 +64,10 @@ export function readTrainConfig(path: string): GivenTrainOptions {
     throw new UserError(`${path}: expected a JSON file of training options (${(error as Error).message}).`);
   }
   const parsed = trainOptionsSchema.partial().safeParse(value);
-  if (!parsed.success) throw new UserError(explain(parsed.error, path));
+  if (!parsed.success) {
+    const given = typeof value === 'object' && value !== null ? value : {};
+    throw new UserError(explain(parsed.error, given, (key) => `${path}: ${key}`));
+  }
   return parsed.data;
 }
 
@@ -98,6 +108,6 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),
   };
   const parsed = trainOptionsSchema.safeParse(value);
-  if (!parsed.success) throw new UserError(explain(parsed.error, 'Training options'));
+  if (!parsed.success) throw new UserError(explain(parsed.error, value, flagName));
   return parsed.data;
 }

@@ -1,3 +1,5 @@
+import { UserError } from '../cli/errors.ts';
+import { checkResize } from '../data/checkResize.ts';
 import { type Dataset, openDataset, resizedSide } from '../data/dataset.ts';
 import { Random } from '../data/random.ts';
 import { type Split, stratifiedSplit } from '../data/split.ts';
@@ -5,6 +7,7 @@ import { initialThresholds } from '../eval/defaults.ts';
 import type { Thresholds } from '../eval/thresholds.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
 import { presetConfig } from '../model/presets.ts';
+import type { StateSource } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
 import { type CheckpointInfo, openCheckpoint, stateSource } from './checkpoint.ts';
 import type { TrainOptions } from './options.ts';
@@ -30,10 +33,23 @@ export interface Run {
   thresholds: Thresholds;
 }
 
-/** Opens the data, splits it and builds the model; writes nothing. @throws UserError for whatever is wrong with them */
-export async function prepareRun(options: TrainOptions, dataDir: string, out: string, device: Device): Promise<Run> {
+/**
+ * Opens the data, splits it, declares the model and compares the weights to start from with it. It needs no device and writes
+ * nothing: `allocateRun` comes next. @throws UserError for whatever is wrong with the input
+ */
+export function planRun(options: TrainOptions, dataDir: string, out: string): Run {
   const dataset = openDataset(dataDir, { competitionClasses: options.competitionClasses });
+  checkResize(dataset.images, options.resize);
   const split = stratifiedSplit(dataset.images, options.validation, new Random(options.seed));
+  for (const [part, what] of [
+    [split.train, 'train on'],
+    [split.validation, 'validate on'],
+  ] as const) {
+    if (part.length > 0) continue;
+    throw new UserError(
+      `${dataDir}: a validation share of ${options.validation} of its ${dataset.images.length} images leaves none to ${what}, expected two images or more of a cell type.`,
+    );
+  }
   const side = (key: 'width' | 'height'): number =>
     Math.max(...dataset.images.map((image) => resizedSide(image[key], options.resize)));
   const config = presetConfig(options.preset, {
@@ -42,17 +58,32 @@ export async function prepareRun(options: TrainOptions, dataDir: string, out: st
     anchors: options.anchors ?? undefined,
   });
   const model = new MaskRCNN(config);
-  const weights = options.weights === null ? null : openCheckpoint(options.weights);
+  const run = { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
+  const weights = openWeights(run);
+  weights?.close();
+  return run;
+}
+
+/** The file of weights to start from, compared with the model; null when it starts from initial values. */
+function openWeights({ options, model }: Run): (StateSource & { close(): void }) | null {
+  if (options.weights === null) return null;
+  const { file } = openCheckpoint(options.weights);
   try {
-    await model.allocate(
-      device,
-      new Random(options.seed),
-      weights ? stateSource(weights.file, model.state) : undefined,
-    );
-  } finally {
-    weights?.file.close();
+    return Object.assign(stateSource(file, model.state), { close: () => file.close() });
+  } catch (error) {
+    file.close();
+    throw error;
   }
-  return { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
+}
+
+/** Puts the model of a planned run on the device, with the weights to start from or values drawn from the seed. */
+export async function allocateRun(run: Run, device: Device): Promise<void> {
+  const weights = openWeights(run);
+  try {
+    await run.model.allocate(device, new Random(run.options.seed), weights ?? undefined);
+  } finally {
+    weights?.close();
+  }
 }
 
 /** What a checkpoint of the run says beside its weights. */
