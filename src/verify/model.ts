@@ -11,7 +11,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { detectionNames, detectionRows, type MaskSource, matchDetections } from './detections.ts';
 import type { ModelGolden } from './golden.ts';
 import { type Progress, toDevice } from './ops.ts';
-import { compareValues, largestAbsolute, type Row } from './rows.ts';
+import { compareValues, type HostTensor, largestAbsolute, type Row } from './rows.ts';
 import { type Form, StageComparison, StageRecorder, stageNames } from './stages.ts';
 
 /** The optimizer of the goldens. */
@@ -41,24 +41,37 @@ function tensorNames(golden: ModelGolden, model: MaskRCNN): string[] {
   ];
 }
 
-function readInputs({ tensors, images, config }: ModelGolden): { images: LoadedImage[]; targets: Target[] } {
-  const loaded: LoadedImage[] = [];
+/** One input, of a shape in which -1 stands for any number. @throws UserError naming the tensor, when it has another. */
+function readInput({ tensors }: ModelGolden, name: string, expected: readonly number[]): HostTensor {
+  const tensor = tensors.get(name);
+  const { shape } = tensor;
+  if (shape.length !== expected.length || expected.some((extent, axis) => extent >= 0 && extent !== shape[axis]))
+    throw new UserError(
+      `${tensors.path}: tensor '${name}' has the shape [${shape}], expected [${expected.map((n) => (n < 0 ? 'any' : n))}].`,
+    );
+  return tensor;
+}
+
+function readInputs(golden: ModelGolden): { images: LoadedImage[]; targets: Target[] } {
+  const images: LoadedImage[] = [];
   const targets: Target[] = [];
-  for (let image = 0; image < images; image++) {
-    const torch = tensors.get(`input.${image}.image`);
-    if (torch.shape.length !== 3 || torch.shape[0] !== 3)
-      throw new UserError(
-        `${tensors.path}: tensor 'input.${image}.image' has the shape [${torch.shape}], expected [3, height, width].`,
-      );
-    const { shape, data } = toDevice(torch, [1, 2, 0]);
-    loaded.push({ id: `${image}`, height: shape[0], width: shape[1], data: Float32Array.from(data) });
+  for (let image = 0; image < golden.images; image++) {
+    const name = `input.${image}`;
+    const pixels = toDevice(readInput(golden, `${name}.image`, [3, -1, -1]), [1, 2, 0]);
+    const [height, width] = pixels.shape;
+    const boxes = readInput(golden, `${name}.boxes`, [-1, 4]);
+    const [n] = boxes.shape;
+    const labels = readInput(golden, `${name}.labels`, [n]);
+    images.push({ id: `${image}`, height, width, data: Float32Array.from(pixels.data) });
     targets.push({
-      boxes: Float32Array.from(tensors.get(`input.${image}.boxes`).data),
-      labels: Int32Array.from(tensors.get(`input.${image}.labels`).data),
-      masks: config.masks ? Uint8Array.from(tensors.get(`input.${image}.masks`).data) : new Uint8Array(0),
+      boxes: Float32Array.from(boxes.data),
+      labels: Int32Array.from(labels.data),
+      masks: golden.config.masks
+        ? Uint8Array.from(readInput(golden, `${name}.masks`, [n, height, width]).data)
+        : new Uint8Array(0),
     });
   }
-  return { images: loaded, targets };
+  return { images, targets };
 }
 
 /** The weights that the format's formula gives every entry of the state_dict. */
