@@ -272,7 +272,7 @@ fn enter(row: Row, down: i32, across: i32) -> Run {
   let x = row.x + across * u.dilation * u.channels;
   let start = max(0, -x);
   let end = min(i32(u.run${vecA ? ' / 4u' : ''}), i32(u.rowLength) - x);
-  let span = select(0, max(0, end - start), y >= 0 && y < i32(u.height));
+  let span = select(0, max(0, end - start), u32(y) < u.height);
   return Run(u32((row.image + y) * i32(u.rowLength) + x), u32(start), u32(span));
 }
 ${
@@ -339,6 +339,7 @@ export const columnTile = defineProgram({
     const unit = vecA ? 4 : 1;
     const place = (row: number) => (vecA ? `held${row >> 2}.${XYZW[row & 3]}` : `held${row}`);
     return `
+// Conditions are joined by &, since && branches, and branches around loads make software adapters compile for minutes.
 // What a row of C (a tap and a channel) adds to a position's place in A.
 struct Tap { y: i32, x: i32 }
 fn tapOf(row: u32) -> Tap {
@@ -365,7 +366,7 @@ fn advance(p: Position) -> Position {
 fn readA(p: Position, tap: Tap, end: u32) -> ${element(vecA)} {
   let y = i32(p.y) * u.stride + tap.y;
   let x = i32(p.x) * (u.stride * u.channels) + tap.x;
-  let inside = p.index < end && y >= 0 && y < i32(u.height) && x >= 0 && x < i32(u.rowLength);
+  let inside = (p.index < end) & (u32(y) < u.height) & (u32(x) < u.rowLength);
   let at = (p.image * u.height + u32(y)) * u.rowLength + u32(x);
   return select(${element(vecA)}(), a[select(0u, at, inside)], inside);
 }
