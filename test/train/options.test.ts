@@ -1,0 +1,142 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { UserError } from '../../src/cli/errors.ts';
+import { type EpochScore, isBetter } from '../../src/train/best.ts';
+import { LossMeter } from '../../src/train/losses.ts';
+import { completeTrainOptions, readTrainConfig, type TrainOptions } from '../../src/train/options.ts';
+import { learningRate } from '../../src/train/schedule.ts';
+import { removeFolders, temporaryFolder } from '../data/folders.ts';
+
+afterAll(removeFolders);
+
+describe('completeTrainOptions', () => {
+  it('fills in the preset’s settings, for the synthetic cells and for a user’s data', () => {
+    expect(completeTrainOptions({})).toMatchObject({
+      data: null,
+      preset: 'tiny',
+      resize: 0.5,
+      seed: 2021,
+      batchSize: 2,
+    });
+    // 12 of the 72 synthetic images.
+    expect(completeTrainOptions({}).validation).toBeCloseTo(12 / 72, 12);
+    const notebook = completeTrainOptions({ data: 'x', preset: 'resnet50' });
+    expect(notebook).toMatchObject({ lr: 0.001, momentum: 0.9, weightDecay: 0.01, epochs: 8, clipNorm: null });
+  });
+
+  it('lets what is given win, and a schedule by epochs replace the preset’s last stretch', () => {
+    const given = { lr: 0.5, warmupSteps: 0, stepLr: { size: 5, gamma: 0.1 } };
+    expect(completeTrainOptions(given)).toMatchObject({ ...given, finalDecay: null });
+    expect(completeTrainOptions({}).finalDecay).not.toBeNull();
+    expect(completeTrainOptions({ lr: undefined }).lr).toBe(completeTrainOptions({}).lr);
+  });
+
+  it('gives the same options again from their own JSON', () => {
+    const options = completeTrainOptions({ data: 'x', epochs: 3, anchors: [4, 8, 16, 32, 64] });
+    const path = join(temporaryFolder(), 'config.json');
+    writeFileSync(path, JSON.stringify(options));
+    expect(completeTrainOptions(readTrainConfig(path))).toEqual(options);
+  });
+
+  it.each<[Record<string, unknown>, string]>([
+    [{ epochs: 0 }, '--epochs 0: '],
+    [{ batchSize: 0 }, '--batch-size 0: '],
+    [{ lr: 0 }, '--lr 0: '],
+    [{ momentum: 1 }, '--momentum 1: '],
+    [{ weightDecay: -1 }, '--weight-decay -1: '],
+    [{ clipNorm: 0 }, '--clip-norm 0: '],
+    [{ resize: 0 }, '--resize 0: '],
+    [{ resize: 5 }, '--resize 5: '],
+    [{ validation: 0 }, '--validation 0: '],
+    [{ validation: 1 }, '--validation 1: '],
+    [{ anchors: [8, 16] }, '--anchors 8,16: '],
+    [{ anchors: [8, 16, 32, 64, -1] }, '--anchors 8,16,32,64,-1: '],
+    [{ stepLr: { size: 0, gamma: 0.1 } }, '--step-lr {"size":0,"gamma":0.1}: '],
+    [{ preset: 'huge' }, "There is no preset 'huge', expected one of tiny, resnet50."],
+  ])('refuses %j in one sentence', (given, beginning) => {
+    const complete = (): TrainOptions => completeTrainOptions(given);
+    expect(complete).toThrow(UserError);
+    expect(complete).toThrow(new RegExp(`^${beginning.replace(/[{}()[\]"?.]/g, '\\$&')}[^\n]*\\.?$`));
+  });
+});
+
+describe('readTrainConfig', () => {
+  it.each([
+    ['{', ': expected a JSON file of training options'],
+    ['[1]', ': '],
+    ['{"epoch": 3}', ': Unrecognized key: "epoch".'],
+    ['{"epochs": "3"}', ': epochs 3: expected number'],
+  ])('names the file in which %s stands', (text, message) => {
+    const path = join(temporaryFolder(), 'options.json');
+    writeFileSync(path, text);
+    expect(() => readTrainConfig(path)).toThrow(UserError);
+    expect(() => readTrainConfig(path)).toThrow(path + message);
+  });
+
+  it('names a file that is not there', () => {
+    expect(() => readTrainConfig('/nowhere/options.json')).toThrow('/nowhere/options.json');
+  });
+});
+
+describe('learningRate', () => {
+  const options = completeTrainOptions({ lr: 2, epochs: 10, warmupSteps: 4, stepLr: { size: 3, gamma: 0.1 } });
+
+  it('rises linearly from a thousandth over the warm-up steps', () => {
+    const rates = [0, 1, 2, 3, 4, 5].map((step) => learningRate(step, 100, options));
+    expect(rates[0]).toBeCloseTo(2 * 0.001, 12);
+    expect(rates[1]).toBeCloseTo(2 * (0.001 + 0.999 / 4), 12);
+    expect(rates[2]).toBeCloseTo(2 * (0.001 + 0.999 / 2), 12);
+    expect(rates[3]).toBeCloseTo(2 * (0.001 + (0.999 * 3) / 4), 12);
+    expect(rates.slice(4)).toEqual([2, 2]);
+  });
+
+  it('is multiplied by gamma every few epochs', () => {
+    const byEpoch = Array.from({ length: 10 }, (_, epoch) => learningRate(epoch * 100 + 50, 100, options));
+    expect(byEpoch.map((rate) => Math.round(Math.log10(rate / 2)))).toEqual([0, 0, 0, -1, -1, -1, -2, -2, -2, -3]);
+    // The last step of epoch 3 and the first of epoch 4.
+    expect(learningRate(299, 100, options)).toBe(2);
+    expect(learningRate(300, 100, options)).toBeCloseTo(0.2, 12);
+  });
+
+  it('is lower on the last stretch', () => {
+    const decayed = { ...options, warmupSteps: 0, stepLr: null, finalDecay: { share: 0.15, factor: 0.1 } };
+    expect(learningRate(849, 100, decayed)).toBe(2);
+    expect(learningRate(850, 100, decayed)).toBeCloseTo(0.2, 12);
+    expect(learningRate(999, 100, decayed)).toBeCloseTo(0.2, 12);
+    expect(learningRate(0, 100, { ...decayed, finalDecay: null })).toBe(2);
+  });
+});
+
+describe('isBetter', () => {
+  const score = (iouMap: number, maskAP50: number, validationLoss: number): EpochScore => ({
+    epoch: 1,
+    iouMap,
+    maskAP50,
+    validationLoss,
+  });
+
+  it('goes by competition score, then mask AP50, then validation loss; the earlier of equals stays', () => {
+    expect(isBetter(score(0, 0, 9), null)).toBe(true);
+    expect(isBetter(score(0.2, 0, 9), score(0.1, 0.9, 1))).toBe(true);
+    expect(isBetter(score(0.1, 0.9, 1), score(0.2, 0, 9))).toBe(false);
+    expect(isBetter(score(0, 0.4, 9), score(0, 0.3, 1))).toBe(true);
+    expect(isBetter(score(0, 0.3, 1), score(0, 0.4, 9))).toBe(false);
+    expect(isBetter(score(0, 0, 1), score(0, 0, 2))).toBe(true);
+    expect(isBetter(score(0, 0, 2), score(0, 0, 1))).toBe(false);
+    expect(isBetter(score(0.1, 0.1, 1), score(0.1, 0.1, 1))).toBe(false);
+  });
+});
+
+describe('LossMeter', () => {
+  it('means each loss and totals them, and goes on from sums', () => {
+    const meter = new LossMeter();
+    meter.add({ a: 1, b: 2 });
+    meter.add({ a: 3, b: 6 });
+    expect(meter.means()).toEqual({ a: 2, b: 4, total: 6 });
+    const resumed = new LossMeter(meter.sums, 2);
+    resumed.add({ a: 5, b: 1 });
+    expect(resumed.means()).toEqual({ a: 3, b: 3, total: 6 });
+    expect(meter.means()).toEqual({ a: 2, b: 4, total: 6 });
+  });
+});
