@@ -111,7 +111,10 @@ export class ConvNorm {
       running_mean: vector('running_mean', 0, false),
       running_var: vector('running_var', 1, false),
     };
-    if (config.norm === 'frozen') state.onLoad(() => this.#fold());
+    if (config.norm === 'frozen') {
+      state.onLoad(() => this.#fold());
+      state.onDispose(() => this.#unfold());
+    }
   }
 
   /** scale = weight / √(var + eps), shift = bias - mean · scale; done on the host, in float32 as torch does. */
@@ -124,11 +127,16 @@ export class ConvNorm {
     const eps = this.#config.batchNormEps;
     const scale = w.map((value, c) => value * Math.fround(1 / Math.sqrt(Math.fround(variance[c] + eps))));
     const shift = b.map((value, c) => value - Math.fround(mean[c] * scale[c]));
-    this.#folded?.scale.dispose();
-    this.#folded?.shift.dispose();
+    this.#unfold();
     const keep = (data: Float32Array): Tensor =>
       device.detached(() => device.tagged('parameters', () => device.tensor(data, [data.length])));
     this.#folded = { scale: keep(scale), shift: keep(shift) };
+  }
+
+  #unfold(): void {
+    this.#folded?.scale.dispose();
+    this.#folded?.shift.dispose();
+    this.#folded = null;
   }
 
   forward(x: Tensor, options: { training: boolean; relu?: boolean; residual?: Tensor }): Tensor {

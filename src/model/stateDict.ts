@@ -51,6 +51,7 @@ export type StateSource = (name: string) => { shape: readonly number[]; data: Fl
 export class StateDict {
   readonly entries = new Map<string, Entry>();
   readonly #afterLoad: (() => Promise<void> | void)[] = [];
+  readonly #atDispose: (() => void)[] = [];
   #flat: FlatParameters | null = null;
   #buffers: Tensor[] = [];
 
@@ -63,6 +64,11 @@ export class StateDict {
   /** Runs `update` after values have been set: what is derived from entries (folded batch norms) follows them. */
   onLoad(update: () => Promise<void> | void): void {
     this.#afterLoad.push(update);
+  }
+
+  /** Runs `release` when the state is disposed: what is derived from entries goes with them. */
+  onDispose(release: () => void): void {
+    this.#atDispose.push(release);
   }
 
   /** The trainable entries, their gradients and momenta. */
@@ -141,6 +147,7 @@ export class StateDict {
   }
 
   dispose(): void {
+    for (const release of this.#atDispose) release();
     this.#flat?.dispose();
     for (const tensor of this.#buffers) tensor.dispose();
     this.#buffers = [];
