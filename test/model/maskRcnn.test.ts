@@ -1,0 +1,192 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Random } from '../../src/data/random.ts';
+import type { Detections, LoadedImage, Target } from '../../src/data/types.ts';
+import type { MaskRCNNConfig } from '../../src/model/config.ts';
+import { LOSS_NAMES, MaskRCNN } from '../../src/model/maskRcnn.ts';
+import type { Device } from '../../src/tensor/device.ts';
+import { testDevice } from '../support/device.ts';
+import { uniform } from '../support/random.ts';
+import { smallestConfig } from '../train/tinyRun.ts';
+
+const identity = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
+
+/** Noise with one bright rectangle for each box (corners inclusive), and its truth. */
+function picture(width: number, height: number, boxes: number[][], seed = 1): { image: LoadedImage; target: Target } {
+  const data = uniform(width * height * 3, seed, 0.3, 0.4);
+  const masks = new Uint8Array(boxes.length * width * height);
+  boxes.forEach(([x1, y1, x2, y2], n) => {
+    for (let y = y1; y <= y2; y++)
+      for (let x = x1; x <= x2; x++) {
+        masks[(n * height + y) * width + x] = 1;
+        data.fill(0.9, (y * width + x) * 3, (y * width + x) * 3 + 3);
+      }
+  });
+  return {
+    image: { id: `noise-${seed}`, width, height, data },
+    target: { boxes: Float32Array.from(boxes.flat()), labels: Int32Array.from(boxes, (_, n) => (n % 2) + 1), masks },
+  };
+}
+
+const scene = picture(64, 48, [
+  [4, 6, 20, 18],
+  [30, 20, 50, 40],
+]);
+
+let device: Device;
+const models: MaskRCNN[] = [];
+
+async function build(given: Partial<MaskRCNNConfig> = {}): Promise<MaskRCNN> {
+  const model = new MaskRCNN(smallestConfig(given));
+  await model.allocate(device, new Random(1));
+  models.push(model);
+  return model;
+}
+
+async function losses(model: MaskRCNN, scenes: (typeof scene)[], permutation = identity): Promise<[string, number][]> {
+  return device.noGrad(() =>
+    device.scope(async () => {
+      const result = await model.trainingLosses(
+        scenes.map(({ image }) => image),
+        scenes.map(({ target }) => target),
+        { permutation },
+      );
+      return Promise.all(
+        Object.entries(result).map(async ([name, loss]): Promise<[string, number]> => [name, await loss.item()]),
+      );
+    }),
+  );
+}
+
+function expectSound(found: Detections, width: number, height: number, config: MaskRCNNConfig): void {
+  const { boxes, labels, scores, masks } = found;
+  expect(labels.length).toBeLessThanOrEqual(config.boxDetectionsPerImg);
+  expect(boxes).toHaveLength(labels.length * 4);
+  expect(scores).toHaveLength(labels.length);
+  expect([...scores]).toEqual([...scores].sort((a, b) => b - a));
+  for (let i = 0; i < labels.length; i++) {
+    expect(scores[i]).toBeGreaterThan(config.boxScoreThresh);
+    expect(labels[i]).toBeGreaterThanOrEqual(1);
+    expect(labels[i]).toBeLessThan(config.numClasses);
+    const [x1, y1, x2, y2] = boxes.subarray(i * 4, i * 4 + 4);
+    expect(x1).toBeGreaterThanOrEqual(0);
+    expect(y1).toBeGreaterThanOrEqual(0);
+    expect(x2).toBeLessThanOrEqual(width);
+    expect(y2).toBeLessThanOrEqual(height);
+    expect(x2).toBeGreaterThan(x1);
+    expect(y2).toBeGreaterThan(y1);
+    const mask = masks?.[i];
+    if (!mask) continue;
+    expect(mask.data).toHaveLength(mask.width * mask.height);
+    expect(mask.data.every((value) => value >= 0 && value <= 1)).toBe(true);
+  }
+}
+
+beforeAll(async () => {
+  device = await testDevice();
+});
+afterAll(() => {
+  for (const model of models) model.dispose();
+});
+
+describe('trainingLosses', () => {
+  it('gives torchvision’s five losses, the same for the same permutation', async () => {
+    const model = await build();
+    const first = await losses(model, [scene]);
+    expect(first.map(([name]) => name)).toEqual([...LOSS_NAMES]);
+    for (const [name, value] of first) expect(value, name).toBeGreaterThan(0);
+    expect(await losses(model, [scene])).toEqual(first);
+    // An untrained classifier of 3 classes is near ln 3, an untrained mask and objectness near ln 2.
+    const at = Object.fromEntries(first);
+    expect(at.loss_objectness).toBeCloseTo(Math.log(2), 1);
+    expect(Math.abs(at.loss_classifier - Math.log(3))).toBeLessThan(0.7);
+    const reversed = await losses(model, [scene], (n) => identity(n).reverse());
+    expect(reversed).not.toEqual(first);
+  });
+
+  it('gives four losses without masks', async () => {
+    const model = await build({ masks: false });
+    expect((await losses(model, [scene])).map(([name]) => name)).toEqual(LOSS_NAMES.slice(0, 4));
+    const [found] = await model.predict([scene.image]);
+    expect(found.masks).toBeUndefined();
+    expectSound(found, 64, 48, model.config);
+  });
+
+  it('takes images of different size and images without truth in one batch', async () => {
+    const model = await build();
+    const empty = picture(40, 70, [], 2);
+    for (const [name, value] of await losses(model, [scene, empty])) expect(Number.isFinite(value), name).toBe(true);
+  });
+
+  it('resizes inside the model where the configuration says so', async () => {
+    const model = await build({ minSize: 96, maxSize: 200 });
+    const sizes: number[][] = [];
+    await device.noGrad(() =>
+      device.scope(() =>
+        model.trainingLosses([scene.image], [scene.target], {
+          permutation: identity,
+          observe: (stage, value) => {
+            if (stage === 'transform.sizes' && 'data' in value && typeof value.data !== 'function')
+              sizes.push([...value.data]);
+          },
+        }),
+      ),
+    );
+    expect(sizes).toEqual([[96, 128]]);
+  });
+});
+
+describe('predict', () => {
+  it('gives sound detections, best first, the same in every run', async () => {
+    const model = await build({ boxScoreThresh: 0.01, boxDetectionsPerImg: 7 });
+    const other = picture(50, 60, [[5, 5, 30, 30]], 3);
+    const found = await model.predict([scene.image, other.image]);
+    expect(found).toHaveLength(2);
+    expect(found[0].labels).toHaveLength(7);
+    expectSound(found[0], 64, 48, model.config);
+    expectSound(found[1], 50, 60, model.config);
+    expect(found[0].masks).toHaveLength(7);
+    expect(await model.predict([scene.image, other.image])).toEqual(found);
+  });
+
+  it('gives boxes and masks at the size asked for', async () => {
+    const model = await build({ boxScoreThresh: 0.01 });
+    const [own] = await model.predict([scene.image]);
+    const [large] = await model.predict([scene.image], { outputSizes: [[144, 128]] });
+    expect(large.labels).toEqual(own.labels);
+    expect(large.scores).toEqual(own.scores);
+    expect(large.boxes).toEqual(own.boxes.map((value, i) => Math.fround(value * (i % 2 === 0 ? 2 : 3))));
+    expectSound(large, 128, 144, model.config);
+  });
+
+  it('gives nothing where no score passes', async () => {
+    const model = await build({ boxScoreThresh: 1 });
+    const [found] = await model.predict([scene.image]);
+    expect(found.labels).toHaveLength(0);
+    expect(found.boxes).toHaveLength(0);
+    expect(found.masks).toEqual([]);
+  });
+
+  it('does not depend on the other images of its batch, up to padding', async () => {
+    const model = await build({ boxScoreThresh: 0.01 });
+    const twin = picture(64, 48, [[10, 10, 40, 30]], 4);
+    const [alone] = await model.predict([twin.image]);
+    const [, together] = await model.predict([scene.image, twin.image]);
+    expect(together.labels).toEqual(alone.labels);
+    expect(together.boxes).toEqual(alone.boxes);
+  });
+});
+
+it('gives all its memory back', async () => {
+  const before = device.gpu.counters().inUse;
+  const model = new MaskRCNN(smallestConfig());
+  await model.allocate(device, new Random(1));
+  await model.predict([scene.image]);
+  expect(device.gpu.counters().inUse).toBeGreaterThan(before);
+  model.dispose();
+  expect(device.gpu.counters().inUse).toBe(before);
+  const frozen = new MaskRCNN(smallestConfig({ norm: 'frozen' }));
+  await frozen.allocate(device, new Random(1));
+  await frozen.predict([scene.image]);
+  frozen.dispose();
+  expect(device.gpu.counters().inUse).toBe(before);
+});
