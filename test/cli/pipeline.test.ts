@@ -1,0 +1,203 @@
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'csv-parse/sync';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { evaluate, openEvaluation } from '../../src/cli/evaluateCommand.ts';
+import { openPrediction, predict } from '../../src/cli/predictCommand.ts';
+import { train } from '../../src/cli/trainCommand.ts';
+import { maskBox } from '../../src/data/dataset.ts';
+import { readPng, writePng } from '../../src/data/png.ts';
+import { rleDecode, rleRuns } from '../../src/data/rle.ts';
+import type { Device } from '../../src/tensor/device.ts';
+import { openCheckpoint, rewriteCheckpoint } from '../../src/train/checkpoint.ts';
+import { completeTrainOptions } from '../../src/train/options.ts';
+import { planRun } from '../../src/train/run.ts';
+import { removeFolders, temporaryFolder } from '../data/folders.ts';
+import { testDevice } from '../support/device.ts';
+import { blobDataset, EMPTY_ID, HEIGHT, WIDTH } from '../train/tinyRun.ts';
+import { command, processOf } from './support.ts';
+
+const ADAPTER = ['--adapter', process.env.WEBGPU_ADAPTER ?? 'auto'];
+
+/** Those of the run that all tests share. */
+const options = () =>
+  completeTrainOptions({ data, resize: 1, epochs: 1, validation: 0.3, lr: 1e-3, warmupSteps: 0, workers: 1 });
+
+/** The run's weights under other thresholds, the same for all classes. */
+function withThresholds(minScore: number, maskThreshold: number): string {
+  const { info, file } = openCheckpoint(weights);
+  file.close();
+  const path = join(temporaryFolder(), 'w.safetensors');
+  const thresholds = { minScore: [0, minScore, minScore], maskThreshold: [0, maskThreshold, maskThreshold] };
+  rewriteCheckpoint(weights, path, { ...info, thresholds });
+  return path;
+}
+
+let device: Device;
+let data: string;
+let out: string;
+let weights: string;
+
+/** Rows of a submission, each checked: disjoint runs inside the image; cells by image id. */
+function submission(path: string, sizes: (id: string) => [width: number, height: number]): Map<string, number> {
+  const rows = parse(readFileSync(path), { columns: true }) as { id: string; predicted: string }[];
+  expect(Object.keys(rows[0])).toEqual(['id', 'predicted']);
+  const cells = new Map<string, number>();
+  const taken = new Map<string, Uint8Array>();
+  for (const { id, predicted } of rows) {
+    const [width, height] = sizes(id);
+    // An empty row stands for an image without cells: it is the only one of its image.
+    if (predicted === '') expect(cells.has(id)).toBe(false);
+    cells.set(id, (cells.get(id) ?? 0) + (predicted === '' ? 0 : 1));
+    const pixels = taken.get(id) ?? new Uint8Array(width * height);
+    taken.set(id, pixels);
+    const runs = rleRuns(predicted, width, height, id);
+    for (let i = 0; i < runs.length; i += 2) {
+      for (let pixel = runs[i]; pixel < runs[i] + runs[i + 1]; pixel++) expect(pixels[pixel]++).toBe(0);
+    }
+  }
+  return cells;
+}
+
+beforeAll(async () => {
+  device = await testDevice();
+  data = blobDataset();
+  out = join(temporaryFolder(), 'runs', '001');
+  weights = join(out, 'best.safetensors');
+  // So low a rate leaves the classifier undecided: many detections with scores about a third, enough to test what follows.
+  await train(planRun(options(), data, out), false, device);
+});
+afterAll(removeFolders);
+
+describe('train', () => {
+  it('ends with weights, metrics, a picture and a submission', () => {
+    expect(readdirSync(out).sort()).toEqual([
+      'best.safetensors',
+      'checkpoints',
+      'config.json',
+      'metrics.jsonl',
+      'overlay.png',
+      'state.safetensors',
+      'submission.csv',
+    ]);
+    const picture = readPng(join(out, 'overlay.png'));
+    expect(picture.width).toBeGreaterThan(3 * WIDTH);
+    expect(new Set(picture.data).size).toBeGreaterThan(50);
+    const { split } = planRun(options(), data, out);
+    const cells = submission(join(out, 'submission.csv'), () => [WIDTH, HEIGHT]);
+    expect([...cells.keys()]).toEqual(split.validation.map(({ id }) => id));
+  });
+});
+
+describe('evaluate', () => {
+  it('prints and writes the scores of a data set', async () => {
+    const json = join(temporaryFolder(), 'deep', 'scores.json');
+    const { code, output } = await command(
+      'evaluate',
+      '--weights',
+      weights,
+      '--data',
+      data,
+      '--json',
+      json,
+      ...ADAPTER,
+    );
+    expect(code).toBe(0);
+    const scores = JSON.parse(readFileSync(json, 'utf8'));
+    for (const key of ['iouMap', 'boxMap30', 'maskAP50', 'boxAP50']) {
+      expect(scores[key]).toBeGreaterThanOrEqual(0);
+      expect(scores[key]).toBeLessThanOrEqual(1);
+    }
+    expect(scores).toMatchObject({ images: 7, instances: 18 });
+    for (const text of ['competition score', 'mask AP50', 'disc', 'oval', scores.maskAP50.toFixed(4)]) {
+      expect(output).toContain(text);
+    }
+  });
+
+  it('does not depend on the batch size, and gives back its memory', async () => {
+    const before = device.gpu.counters().inUse;
+    const scores = (batchSize: number) => {
+      const part = openEvaluation(weights, data, batchSize);
+      part.dataset.images = part.dataset.images.slice(4);
+      return evaluate(part, device);
+    };
+    const one = await scores(1);
+    const three = await scores(3);
+    expect(one).toMatchObject({ images: 3, instances: 6 });
+    expect(three).toEqual(one);
+    expect(device.gpu.counters().inUse).toBe(before);
+  });
+
+  it('gives the full competition score where the truth is what predict writes', async () => {
+    const own = withThresholds(0, 0.3);
+    const target = temporaryFolder();
+    const [images, truth] = [join(data, 'train'), temporaryFolder()];
+    await predict(openPrediction({ weights: own, images, out: target, batchSize: 2 }), device);
+    const rows = parse(readFileSync(join(target, 'submission.csv')), { columns: true }) as Record<string, string>[];
+    const lines = rows.map(({ id, predicted }) => `${id},${predicted},${WIDTH},${HEIGHT},disc`);
+    writeFileSync(join(truth, 'train.csv'), ['id,annotation,width,height,cell_type', ...lines, ''].join('\n'));
+    symlinkSync(images, join(truth, 'train'));
+    const scores = await evaluate(openEvaluation(own, truth, 2), device);
+    // Every cell is met exactly but those of a single row or column, which have no box and are no truth.
+    const hasBox = rows.map(({ predicted }) => {
+      const box = maskBox(rleDecode(predicted, WIDTH, HEIGHT, 'row'), WIDTH, HEIGHT);
+      return box !== undefined && box[0] < box[2] && box[1] < box[3];
+    });
+    const shares = openEvaluation(own, truth, 2).dataset.images.map(({ id }) => {
+      const mine = hasBox.filter((_, i) => rows[i].id === id);
+      return mine.filter(Boolean).length / mine.length;
+    });
+    expect(scores?.instances).toBe(hasBox.filter(Boolean).length);
+    expect(scores?.iouMap).toBeCloseTo(shares.reduce((sum, share) => sum + share, 0) / shares.length, 9);
+    // Other masks of the same detections meet it less often.
+    const other = await evaluate(openEvaluation(withThresholds(0, 0.5), truth, 2), device);
+    expect(other?.iouMap).toBeLessThan(scores?.iouMap ?? 0);
+  });
+});
+
+describe('predict', () => {
+  it('writes a row per cell, an empty one for an image without, and an overlay per image, at each file’s own size', async () => {
+    const images = temporaryFolder();
+    for (const id of ['image-0', EMPTY_ID]) copyFileSync(join(data, 'train', `${id}.png`), join(images, `${id}.png`));
+    const large = readPng(join(data, 'train', 'image-1.png'));
+    const [width, height] = [WIDTH + 30, HEIGHT + 7];
+    const pixels = new Uint8Array(width * height * 3).fill(128);
+    for (let y = 0; y < HEIGHT; y++) pixels.set(large.data.subarray(y * WIDTH * 3, (y + 1) * WIDTH * 3), y * width * 3);
+    writePng(join(images, 'large.PNG'), width, height, pixels);
+    mkdirSync(join(images, 'folder'));
+
+    const rows = async (minScore: number, resize?: number): Promise<Map<string, number>> => {
+      const target = join(temporaryFolder(), 'new');
+      const given = { weights: withThresholds(minScore, 0.3), images, out: target, resize, batchSize: 2 };
+      await predict(openPrediction(given), device);
+      expect(readdirSync(target).sort()).toEqual(['overlays', 'submission.csv']);
+      expect(readdirSync(join(target, 'overlays')).sort()).toEqual(['image-0.png', `${EMPTY_ID}.png`, 'large.png']);
+      const overlay = readPng(join(target, 'overlays', 'large.png'));
+      expect([overlay.width, overlay.height]).toEqual([width, height]);
+      return submission(join(target, 'submission.csv'), (id) => (id === 'large' ? [width, height] : [WIDTH, HEIGHT]));
+    };
+    for (const resize of [undefined, 0.5]) {
+      const cells = await rows(0, resize);
+      expect([...cells.keys()]).toEqual(['image-0', EMPTY_ID, 'large']);
+      for (const [id, count] of cells) expect(count, id).toBeGreaterThan(0);
+    }
+    // No score passes 1: a row without runs for each image.
+    expect([...(await rows(1))]).toEqual([
+      ['image-0', 0],
+      [EMPTY_ID, 0],
+      ['large', 0],
+    ]);
+  });
+});
+
+describe('a loss that is no number', () => {
+  it('ends the process with 3 and one sentence, and leaves no weights behind that never were', () => {
+    const run = join(temporaryFolder(), 'run');
+    const given = ['--resize', '0.5', '--lr', '1e30', '--warmup-steps', '0', '--epochs', '1', '--workers', '0'];
+    const { code, error } = processOf('train', '--data', data, '--out', run, ...given, ...ADAPTER);
+    expect(error).toMatch(/\nTraining stopped: loss_\w+.* is not finite on the images image-\d, image-\d \([^\n]*\n$/);
+    expect(error).not.toContain('    at ');
+    expect(code).toBe(3);
+    expect(existsSync(join(run, 'best.safetensors'))).toBe(false);
+  });
+});
