@@ -15,10 +15,10 @@ export interface SyntheticOptions {
   seed?: number;
   /** Number of images; default 72 (60 for training and 12 for validation, which the training command splits). */
   images?: number;
-  /** Size of the images in pixels; default 352 × 260. Cells keep their size, whatever the image's. */
+  /** Size of the images in pixels; default 384 × 256, whose half fills the network's strides exactly. Cells keep their size, whatever the image's. */
   width?: number;
   height?: number;
-  /** Fewest and most cells of an image; default 9 and 16. On a small image some find no place and are left out. */
+  /** Fewest and most cells of an image; default 8 and 14. On a small image some find no place and are left out. */
   cells?: [fewest: number, most: number];
 }
 
@@ -30,7 +30,7 @@ export interface SyntheticDatasetOptions extends SyntheticOptions {
 }
 
 /** Part of the folder's name and of its parameters' hash: raise it when the painting changes. */
-const VERSION = 1;
+const VERSION = 2;
 const COLUMNS = [
   'id',
   'annotation',
@@ -44,7 +44,7 @@ const COLUMNS = [
 ] as const;
 
 function parameters(options: SyntheticOptions): Required<SyntheticOptions> {
-  const { seed = 1, images = 72, width = 352, height = 260, cells = [9, 16] } = options;
+  const { seed = 1, images = 72, width = 384, height = 256, cells = [8, 14] } = options;
   return { seed, images, width, height, cells: [cells[0], cells[1]] };
 }
 
@@ -67,7 +67,7 @@ export function syntheticImage(index: number, options: SyntheticOptions = {}): S
   return { id: hash.toString('hex', 6, 12), ...paintSyntheticImage(types, width, height, random) };
 }
 
-/** The default cache folder of a set: `$XDG_CACHE_HOME` or `~/.cache`, then `webgpu-mask-rcnn/synthetic-v1-<hash of parameters>`. */
+/** The default cache folder of a set: `$XDG_CACHE_HOME` or `~/.cache`, then `webgpu-mask-rcnn/synthetic-v<version>-<hash of parameters>`. */
 export function syntheticCacheDir(options: SyntheticOptions = {}): string {
   const configured = process.env.XDG_CACHE_HOME;
   // The XDG specification: a relative path is to be ignored.

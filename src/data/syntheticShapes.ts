@@ -37,7 +37,7 @@ export interface CellField {
 export const uniform = (random: Random, low: number, high: number): number => low + (high - low) * random.next();
 
 /**
- * Draws one outline. Sizes are those of a 352 × 260 image: round cells are 26 to 40 px across, spindles 56 to 84 px long and
+ * Draws one outline. Round cells are 26 to 40 px across, spindles 56 to 84 px long and
  * 14 to 20 px wide, branched cells 50 to 80 px from tip to tip.
  */
 export function makeCellShape(type: SyntheticCellType, random: Random): CellShape {

@@ -133,7 +133,9 @@ export class Gpu {
         if (error) {
           this.#fail(
             filter === 'out-of-memory' ? 'out-of-memory' : 'validation',
-            filter === 'out-of-memory' ? `Out of device memory when ${what}: ${error.message}` : `${what}: ${error.message}`,
+            filter === 'out-of-memory'
+              ? `Out of device memory when ${what}: ${error.message}`
+              : `${what}: ${error.message}`,
           );
         }
       }),
@@ -142,7 +144,9 @@ export class Gpu {
   }
 
   #check(promise: Promise<void>): void {
-    const settled = promise.catch((error: unknown) => this.#fail('internal', String(error))).finally(() => this.#checks.delete(settled));
+    const settled = promise
+      .catch((error: unknown) => this.#fail('internal', String(error)))
+      .finally(() => this.#checks.delete(settled));
     this.#checks.add(settled);
   }
 
@@ -169,7 +173,11 @@ export class Gpu {
     const module = this.device.createShaderModule({ code: source, label });
     const entries: GPUBindGroupLayoutEntry[] = [];
     if (uniforms.length > 0) {
-      entries.push({ binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform', hasDynamicOffset: true } });
+      entries.push({
+        binding: 0,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: 'uniform', hasDynamicOffset: true },
+      });
     }
     bindings.forEach(([, access], index) => {
       entries.push({
@@ -187,10 +195,15 @@ export class Gpu {
     this.#check(
       Promise.all([this.device.popErrorScope(), module.getCompilationInfo()]).then(([refused, { messages }]) => {
         const errors = messages.filter((message) => message.type === 'error');
-        const list = errors.map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`).join('\n');
+        const list = errors
+          .map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`)
+          .join('\n');
         // These replace what followed from them, such as a refused submit.
         if (errors.length > 0) {
-          this.#failure = new GpuError('validation', `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`);
+          this.#failure = new GpuError(
+            'validation',
+            `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`,
+          );
         } else if (refused) {
           this.#failure = new GpuError('validation', `Compiling ${label}: ${refused.message}`);
         }
@@ -240,7 +253,10 @@ export class Gpu {
   }
 
   /** Appends one dispatch to the open encoder. */
-  dispatch<F extends Flags, B extends string, U extends string>(program: Program<F, B, U>, options: Dispatch<F, B, U>): void {
+  dispatch<F extends Flags, B extends string, U extends string>(
+    program: Program<F, B, U>,
+    options: Dispatch<F, B, U>,
+  ): void {
     this.throwIfFailed();
     const [x, y, z] = this.#grid(options.workgroups, program.name);
     if (x * y * z === 0) return;
@@ -259,7 +275,8 @@ export class Gpu {
       const offset = this.#uniformUsed;
       compiled.uniforms.forEach(([name, type], index) => {
         const value = options.uniforms[name as U];
-        if (value === undefined || Number.isNaN(value)) throw new Error(`${program.name}: the uniform ${name} is ${value}.`);
+        if (value === undefined || Number.isNaN(value))
+          throw new Error(`${program.name}: the uniform ${name} is ${value}.`);
         const at = offset + index * 4;
         if (type === 'f32') this.#uniformView.setFloat32(at, value, true);
         else if (type === 'i32') this.#uniformView.setInt32(at, value, true);
@@ -317,7 +334,13 @@ export class Gpu {
   copy(from: PooledBuffer, to: PooledBuffer, bytes: number, fromOffset = 0, toOffset = 0): void {
     if (bytes === 0) return;
     this.#endPass();
-    this.#open().copyBufferToBuffer(from.gpuBuffer, from.offset + fromOffset, to.gpuBuffer, to.offset + toOffset, bytes);
+    this.#open().copyBufferToBuffer(
+      from.gpuBuffer,
+      from.offset + fromOffset,
+      to.gpuBuffer,
+      to.offset + toOffset,
+      bytes,
+    );
   }
 
   /** Writes host data. The queue would run this write before commands still being encoded, so those are submitted first. */
@@ -353,7 +376,9 @@ export class Gpu {
     if (total === 0) return parts.map(() => new ArrayBuffer(0));
     const staging = this.#staging.acquire(total, 'readback');
     try {
-      parts.forEach(({ buffer, bytes }, index) => this.copy(buffer, staging, Math.ceil(bytes / 4) * 4, 0, offsets[index]));
+      for (const [index, { buffer, bytes }] of parts.entries()) {
+        this.copy(buffer, staging, Math.ceil(bytes / 4) * 4, 0, offsets[index]);
+      }
       this.flush();
       this.#counts.readbacks++;
       await staging.gpuBuffer.mapAsync(GPUMapMode.READ, 0, total).catch(async (error: unknown) => {

@@ -70,8 +70,15 @@ export class BufferPool {
 
   /** Part of a buffer as a buffer of its own, to be bound alone; it is not given back, its whole is. `offset` fits the device's alignment. */
   slice(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
-    if (offset + bytes > buffer.size) throw new Error(`Bytes ${offset}…${offset + bytes} lie outside a buffer of ${buffer.size}.`);
-    return { id: this.#nextId++, gpuBuffer: buffer.gpuBuffer, offset: buffer.offset + offset, size: bytes, tag: buffer.tag };
+    if (offset + bytes > buffer.size)
+      throw new Error(`Bytes ${offset}…${offset + bytes} lie outside a buffer of ${buffer.size}.`);
+    return {
+      id: this.#nextId++,
+      gpuBuffer: buffer.gpuBuffer,
+      offset: buffer.offset + offset,
+      size: bytes,
+      tag: buffer.tag,
+    };
   }
 
   release(buffer: PooledBuffer): void {

@@ -51,7 +51,10 @@ export function workgroupsFor(count: number, workgroupSize = 64): number {
   return Math.ceil(count / workgroupSize);
 }
 
-export function resolveBindings<F extends Flags>(program: Program<F>, flags: F): [string, 'read' | 'write', ElementType][] {
+export function resolveBindings<F extends Flags>(
+  program: Program<F>,
+  flags: F,
+): [string, 'read' | 'write', ElementType][] {
   const bindings = typeof program.bindings === 'function' ? program.bindings(flags) : program.bindings;
   return Object.entries(bindings).map(([name, binding]) =>
     typeof binding === 'string' ? [name, binding, 'f32'] : [name, binding[0], binding[1]],

@@ -26,7 +26,7 @@ const program = defineProgram({
     std1: 'f32',
     std2: 'f32',
   },
-  bindings: { image: 'read', rows: 'read', columns: 'read', batch: 'write' },
+  bindings: { image: 'read', rows: 'read', columns: 'read', batch: ['write', 'vec4f'] },
   code: () => `
 fn tap(y: u32, x: u32) -> vec3f {
   let at = (y * u.inWidth + x) * 3u;
@@ -50,10 +50,7 @@ ${perElement(`
       let bottom = tap(y1, x0) * (1.0 - fx) + tap(y1, x1) * fx;
       value = top * (1.0 - fy) + bottom * fy;
     }
-    let at = u.offset + i * 3u;
-    batch[at] = value.x;
-    batch[at + 1u] = value.y;
-    batch[at + 2u] = value.z;`)}`,
+    batch[u.offset + i] = vec4f(value, 0.0);`)}`,
 });
 
 /** Where each output pixel's centre lies in the input, in input pixels from the centre of the first one, not below 0. [to] */
@@ -76,14 +73,14 @@ export interface BatchImageOptions {
  * Normalises, resizes and pads one image into a batch (torchvision's GeneralizedRCNNTransform: normalize, resize, batch_images).
  *
  * @param image [height, width, 3], 0…1.
- * @param batch [N, H, W, 3], written at `index` only.
+ * @param batch [N, H, W, 4], written at `index` only; the fourth channel is 0, so that the first convolution loads whole vec4s.
  */
 export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, std }: BatchImageOptions): void {
   const [, batchHeight, batchWidth] = batch.shape;
   const [height, width] = size;
   const [inHeight, inWidth, channels] = image.shape;
-  if (channels !== 3 || batch.shape[3] !== 3)
-    throw new Error(`batchImage: expected 3 channels, got ${image} and ${batch}.`);
+  if (channels !== 3 || batch.shape[3] !== 4)
+    throw new Error(`batchImage: expected an image of 3 channels and a batch of 4, got ${image} and ${batch}.`);
   if (height > batchHeight || width > batchWidth)
     throw new Error(`batchImage: ${height}×${width} does not fit into ${batch}.`);
   const count = batchHeight * batchWidth;
@@ -99,7 +96,7 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
       height,
       width,
       batchWidth,
-      offset: index * count * 3,
+      offset: index * count,
       mean0: mean[0],
       mean1: mean[1],
       mean2: mean[2],

@@ -37,11 +37,15 @@ const subgroupShapes: Readonly<Record<number, TileShape>> = {
 };
 const directShape: TileShape = { lanes: 8, lanesDown: 8, rows: 8, vectors: 1, spread: 'direct', parallelism: 1024 };
 
-/** The tile for a device. Lanes are trusted to be one subgroup only where every subgroup has exactly that size. */
-export function tileShape(device: Device): TileShape {
+/**
+ * The tile for a device and a number of columns. Lanes are trusted to be one subgroup only where every subgroup has exactly that
+ * size. A second vector of columns is left out where all columns fit into the first: half the lane would compute nothing.
+ */
+export function tileShape(device: Device, columns = Number.POSITIVE_INFINITY): TileShape {
   const { subgroupMinSize, subgroupMaxSize, device: gpuDevice } = device.gpu.opened;
   const fixed = gpuDevice.features.has('subgroups') && subgroupMinSize === subgroupMaxSize;
-  return (fixed && subgroupShapes[subgroupMinSize]) || directShape;
+  const shape = (fixed && subgroupShapes[subgroupMinSize]) || directShape;
+  return { ...shape, vectors: Math.min(shape.vectors, Math.max(1, Math.ceil(columns / (shape.lanes * 4)))) };
 }
 
 /** Columns of C in a workgroup's tile. */

@@ -107,7 +107,7 @@ export function rowProduct(
   const { image, window, columns } = shape;
   const rows = image.images * window.outHeight * window.outWidth;
   if (rows === 0 || columns === 0) return;
-  const tile = tileShape(a.device);
+  const tile = tileShape(a.device, columns);
   const vecA = image.channels % 4 === 0;
   const vecB = columns % 4 === 0;
   const places = shape.places ?? { first: 0, stepDown: window.tapsAcross, stepAcross: 1 };
@@ -163,7 +163,7 @@ export function columnProduct(
   const rows = window.tapsDown * window.tapsAcross * image.channels;
   if (rows === 0 || columns === 0) return;
   const positions = image.images * window.outHeight * window.outWidth;
-  const tile = tileShape(device);
+  const tile = tileShape(device, columns);
   const vecA = image.channels % 4 === 0;
   const vecB = columns % 4 === 0;
   const rowTiles = Math.ceil(rows / tileRows(tile));

@@ -89,7 +89,7 @@ export class ConvNorm {
     state: StateDict,
     names: { conv: string; norm: string },
     channels: { in: number; out: number },
-    geometry: { kernel: number; stride?: number; padding?: number },
+    geometry: { kernel: number; stride?: number; padding?: number; stem?: boolean },
     config: NormConfig,
     init: Initializer,
   ) {
@@ -98,7 +98,7 @@ export class ConvNorm {
     this.#config = config;
     this.#weight = state.declare(
       new Entry(`${names.conv}.weight`, [channels.out, channels.in, geometry.kernel, geometry.kernel], {
-        layout: { kind: 'conv' },
+        layout: { kind: geometry.stem ? 'stem' : 'conv' },
         init,
       }),
     );

@@ -4,14 +4,18 @@ import { sizeOf } from '../tensor/tensor.ts';
  * How an entry of torchvision's state_dict lies on the device:
  * - `plain`: as it is (vectors);
  * - `conv`: Conv2d, torch [out, in, kh, kw] → device [kh, kw, in, out];
+ * - `stem`: the first Conv2d, whose three input channels are four on the device, the last of them 0;
  * - `convTranspose`: ConvTranspose2d, torch [in, out, kh, kw] → device [kh, kw, in, out];
  * - `linear`: torch [out, in] → device [in, out];
  * - `linearOverMaps`: a linear layer over flattened feature maps, torch [out, c·h·w] → device [h·w·c, out], because our maps
  *   are flattened with channels last; `maps` gives c, h, w.
  */
 export type Layout =
-  | { kind: 'plain' | 'conv' | 'convTranspose' | 'linear' }
+  | { kind: 'plain' | 'conv' | 'stem' | 'convTranspose' | 'linear' }
   | { kind: 'linearOverMaps'; maps: readonly [number, number, number] };
+
+/** Channels of the image batch: red, green, blue and one that is 0. */
+export const STEM_CHANNELS = 4;
 
 /** The torch array as a 4-d block and which torch axis each device axis is. */
 function axes(shape: readonly number[], layout: Layout): { block: readonly number[]; order: readonly number[] } {
@@ -19,6 +23,7 @@ function axes(shape: readonly number[], layout: Layout): { block: readonly numbe
     case 'plain':
       return { block: shape, order: shape.map((_, axis) => axis) };
     case 'conv':
+    case 'stem':
       return { block: shape, order: [2, 3, 1, 0] };
     case 'convTranspose':
       return { block: shape, order: [2, 3, 0, 1] };
@@ -55,6 +60,7 @@ export function permuted(data: Float32Array, shape: readonly number[], order: re
 export function deviceShape(shape: readonly number[], layout: Layout): number[] {
   const { block, order } = axes(shape, layout);
   const permutedShape = order.map((axis) => block[axis]);
+  if (layout.kind === 'stem') permutedShape[2] = STEM_CHANNELS;
   return layout.kind === 'linearOverMaps' ? [sizeOf(layout.maps), shape[0]] : permutedShape;
 }
 
@@ -62,7 +68,14 @@ export function deviceShape(shape: readonly number[], layout: Layout): number[] 
 export function toDeviceLayout(data: Float32Array, shape: readonly number[], layout: Layout): Float32Array {
   if (layout.kind === 'plain') return data;
   const { block, order } = axes(shape, layout);
-  return permuted(data, block, order);
+  const values = permuted(data, block, order);
+  if (layout.kind !== 'stem') return values;
+  const rows = shape[1] * shape[0];
+  const padded = new Float32Array(sizeOf(deviceShape(shape, layout)));
+  for (let tap = 0; tap * rows < values.length; tap++) {
+    padded.set(values.subarray(tap * rows, (tap + 1) * rows), tap * STEM_CHANNELS * shape[0]);
+  }
+  return padded;
 }
 
 /** Values in the device's order → torch's order. */
@@ -71,8 +84,19 @@ export function toTorchLayout(data: Float32Array, shape: readonly number[], layo
   const { block, order } = axes(shape, layout);
   const inverse = order.map((_, axis) => order.indexOf(axis));
   return permuted(
-    data,
+    layout.kind === 'stem' ? withoutPadding(data, shape) : data,
     order.map((axis) => block[axis]),
     inverse,
   );
+}
+
+/** The stem's weight without its fourth input channel: [taps, 4, out] → [taps, in, out]. */
+function withoutPadding(data: Float32Array, [out, channels]: readonly number[]): Float32Array {
+  const taps = data.length / (STEM_CHANNELS * out);
+  const values = new Float32Array(taps * channels * out);
+  for (let tap = 0; tap < taps; tap++) {
+    const start = tap * STEM_CHANNELS * out;
+    values.set(data.subarray(start, start + channels * out), tap * channels * out);
+  }
+  return values;
 }

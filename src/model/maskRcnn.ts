@@ -1,6 +1,7 @@
 import type { Random } from '../data/random.ts';
 import type { Detections, LoadedImage, Target } from '../data/types.ts';
 import { pasteMasks } from '../kernels/masks.ts';
+import { narrow } from '../kernels/shape.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
@@ -74,7 +75,7 @@ export class MaskRCNN {
   ): Promise<{ batch: ImageBatch; features: Tensor[] }> {
     const { device } = this;
     const batch = transformImages(device, images, this.config);
-    await observe?.('transform.batch', batch.tensors);
+    if (observe) await observe('transform.batch', narrow(batch.tensors, 3, 0, 3));
     await observe?.('transform.sizes', {
       shape: [images.length, 2],
       data: Int32Array.from(batch.imageSizes.flat()),

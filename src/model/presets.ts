@@ -86,13 +86,13 @@ const presets: Record<PresetName, { options: (given: PresetOptions) => MaskRCNNO
     tiny: {
       options: tiny,
       training: {
-        learningRate: 0.03,
+        learningRate: 0.02,
         momentum: 0.9,
         weightDecay: 1e-4,
         batchSize: 2,
         warmupSteps: 60,
         finalDecay: { share: 0.15, factor: 0.1 },
-        clipNorm: 10,
+        clipNorm: 3,
       },
     },
     // The notebook's settings.

@@ -71,7 +71,7 @@ class ResidualBlock implements Block {
 }
 
 /**
- * torchvision's ResNet without its classifier (`torchvision/models/resnet.py`), [N, H, W, 3] → the outputs of layer1 … layer4,
+ * torchvision's ResNet without its classifier (`torchvision/models/resnet.py`), [N, H, W, 4] (the fourth channel 0) → the outputs of layer1 … layer4,
  * at 1/4, 1/8, 1/16 and 1/32 of the size. Entries are named `<name>.conv1.weight`, `<name>.layer1.0.bn1.weight` and so on.
  */
 export class ResNet {
@@ -87,7 +87,7 @@ export class ResNet {
       state,
       { conv: `${name}.conv1`, norm: `${name}.bn1` },
       { in: 3, out: width },
-      { kernel: 7, stride: 2, padding: 3 },
+      { kernel: 7, stride: 2, padding: 3, stem: true },
       config,
       kaimingNormalFanOut,
     );

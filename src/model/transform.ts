@@ -8,7 +8,7 @@ type TransformConfig = Pick<MaskRCNNConfig, 'minSize' | 'maxSize' | 'imageMean' 
 
 /** A batch ready for the backbone. */
 export interface ImageBatch {
-  /** [N, H, W, 3], normalised, zero-padded to multiples of `sizeDivisible`. */
+  /** [N, H, W, 4], normalised, zero-padded to multiples of `sizeDivisible`; the fourth channel is 0 (see `batchImage`). */
   tensors: Tensor;
   /** [height, width] of each image inside the batch, before padding. */
   imageSizes: [number, number][];
@@ -33,7 +33,7 @@ export function transformImages(device: Device, images: readonly LoadedImage[], 
   const padded = (axis: 0 | 1): number =>
     Math.ceil(Math.max(...imageSizes.map((size) => size[axis])) / config.sizeDivisible) * config.sizeDivisible;
   const tensors = device.scope(() => {
-    const batch = device.empty([images.length, padded(0), padded(1), 3]);
+    const batch = device.empty([images.length, padded(0), padded(1), 4]);
     images.forEach((image, index) => {
       const uploaded = device.tensor(image.data, [image.height, image.width, 3]);
       batchImage(uploaded, batch, { index, size: imageSizes[index], mean: config.imageMean, std: config.imageStd });

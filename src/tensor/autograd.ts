@@ -72,7 +72,8 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
  */
 export function backward(device: Device, root: Tensor, upstream?: Tensor): void {
   if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
-  if (!upstream && root.size !== 1) throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+  if (!upstream && root.size !== 1)
+    throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
   const nodes = new Set<GraphNode>();
   const waiting = [root.node];
   for (let node = waiting.pop(); node; node = waiting.pop()) {

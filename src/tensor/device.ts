@@ -3,7 +3,7 @@ import { Gpu } from '../gpu/gpu.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { backward, type GraphNode, releaseNode } from './autograd.ts';
 import { reachableNodes, Scope, tensorsIn } from './scope.ts';
-import { type DType, sizeOf, Storage, Tensor } from './tensor.ts';
+import { type DType, Storage, sizeOf, Tensor } from './tensor.ts';
 
 const fill = defineProgram({
   name: 'fill',
@@ -71,7 +71,11 @@ export class Device {
     const copies = await this.gpu.readAll(tensors.map(({ buffer, size }) => ({ buffer, bytes: size * 4 })));
     return copies.map((bytes, index) => {
       const { dtype } = tensors[index];
-      return dtype === 'f32' ? new Float32Array(bytes) : dtype === 'i32' ? new Int32Array(bytes) : new Uint32Array(bytes);
+      return dtype === 'f32'
+        ? new Float32Array(bytes)
+        : dtype === 'i32'
+          ? new Int32Array(bytes)
+          : new Uint32Array(bytes);
     });
   }
 

@@ -64,7 +64,9 @@ export function registeredOperators(): ReadonlyMap<string, Operator<Inputs, Para
 }
 
 /** Registers an operator and returns the function that applies it and records it on the tape. */
-export function defineOperator<I extends Inputs, P extends Params>(definition: OperatorDefinition<I, P>): Operator<I, P> {
+export function defineOperator<I extends Inputs, P extends Params>(
+  definition: OperatorDefinition<I, P>,
+): Operator<I, P> {
   const apply = (inputs: I, params: P): Tensor => {
     const given = Object.entries(inputs).filter((entry): entry is [string, Tensor] => entry[1] !== undefined);
     if (given.length === 0) throw new Error(`${definition.name}: no input was given.`);
@@ -98,6 +100,13 @@ export function defineOperator<I extends Inputs, P extends Params>(definition: O
 }
 
 /** Throws `operator: argument: expected …, got …` unless `holds`. */
-export function expectShape(holds: boolean, operator: string, argument: string, expected: string, got: Tensor | readonly number[]): void {
-  if (!holds) throw new Error(`${operator}: ${argument}: expected ${expected}, got ${Array.isArray(got) ? `[${got}]` : got}.`);
+export function expectShape(
+  holds: boolean,
+  operator: string,
+  argument: string,
+  expected: string,
+  got: Tensor | readonly number[],
+): void {
+  if (!holds)
+    throw new Error(`${operator}: ${argument}: expected ${expected}, got ${Array.isArray(got) ? `[${got}]` : got}.`);
 }

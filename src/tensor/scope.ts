@@ -14,7 +14,8 @@ export function tensorsIn(value: unknown, found: Set<Tensor> = new Set()): Set<T
   else if (value instanceof Map) for (const member of value.values()) tensorsIn(member, found);
   else if (value !== null && typeof value === 'object') {
     const prototype = Object.getPrototypeOf(value);
-    if (prototype === Object.prototype || prototype === null) for (const member of Object.values(value)) tensorsIn(member, found);
+    if (prototype === Object.prototype || prototype === null)
+      for (const member of Object.values(value)) tensorsIn(member, found);
   }
   return found;
 }

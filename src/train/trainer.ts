@@ -150,7 +150,7 @@ export class Trainer {
       await loader.close();
     }
     if (epoch === 1 && loader.droppedCells > 0) {
-      this.#hooks.say(`${loader.droppedCells} cells vanish at --resize ${options.resize} and are left out.`);
+      this.#hooks.say(`Cells that vanish at --resize ${options.resize} and are left out: ${loader.droppedCells}`);
     }
     const secondsPerStep = (performance.now() - started) / 1000 / Math.max(steps - first, 1);
     return { epoch, steps, lr, secondsPerStep, train: this.#losses.means() };

@@ -160,7 +160,7 @@ describe('presets', () => {
     for (const name of presetNames) expect(trainingDefaults(name)).toMatchObject({ momentum: 0.9, batchSize: 2 });
     expect(trainingDefaults('resnet50')).toMatchObject({ learningRate: 0.001, weightDecay: 0.01, finalDecay: null });
     trainingDefaults('tiny').learningRate = 7;
-    expect(trainingDefaults('tiny').learningRate).toBe(0.03);
+    expect(trainingDefaults('tiny').learningRate).toBe(0.02);
   });
 
   it('refuses an unknown preset and wrong anchors in one sentence', () => {

@@ -18,6 +18,16 @@ describe('layouts', () => {
           }
   });
 
+  it('stem: as conv, with a fourth input channel of zeros that is dropped on the way back', () => {
+    const shape = [2, 3, 1, 2];
+    const layout: Layout = { kind: 'stem' };
+    expect(deviceShape(shape, layout)).toEqual([1, 2, 4, 2]);
+    const device = toDeviceLayout(iota(shape), shape, layout);
+    // Tap 0: in 0 (out 0, out 1), in 1, in 2, in 3; then tap 1.
+    expect([...device]).toEqual([0, 6, 2, 8, 4, 10, 0, 0, 1, 7, 3, 9, 5, 11, 0, 0]);
+    expect([...toTorchLayout(device, shape, layout)]).toEqual([...iota(shape)]);
+  });
+
   it('convTranspose: torch [in, out, kh, kw] is the device’s [kh, kw, in, out]', () => {
     const shape = [2, 3, 1, 2];
     expect(deviceShape(shape, { kind: 'convTranspose' })).toEqual([1, 2, 2, 3]);

@@ -46,23 +46,23 @@ describe('networkSize', () => {
 });
 
 describe('transformImages', () => {
-  it('normalises per channel and pads with zeros to a multiple on the right and below', async () => {
+  it('normalises per channel and pads with zeros: to a multiple on the right and below, and to a fourth channel', async () => {
     const device = await testDevice();
     const images = [image(10, 6, 1), image(7, 33, 2)];
     await device.scope(async () => {
       const { tensors, imageSizes } = transformImages(device, images, { ...config, minSize: null, maxSize: null });
-      expect(tensors.shape).toEqual([2, 64, 32, 3]);
+      expect(tensors.shape).toEqual([2, 64, 32, 4]);
       expect(imageSizes).toEqual([
         [6, 10],
         [33, 7],
       ]);
-      const expected = new Float32Array(2 * 64 * 32 * 3);
+      const expected = new Float32Array(2 * 64 * 32 * 4);
       images.forEach(({ width, height, data }, n) => {
         for (let y = 0; y < height; y++)
           for (let x = 0; x < width; x++)
             for (let c = 0; c < 3; c++) {
               const value = (data[(y * width + x) * 3 + c] - config.imageMean[c]) / config.imageStd[c];
-              expected[((n * 64 + y) * 32 + x) * 3 + c] = value;
+              expected[((n * 64 + y) * 32 + x) * 4 + c] = value;
             }
       });
       expectClose(await tensors.floats(), expected, 1e-6);
@@ -90,7 +90,7 @@ describe('transformImages', () => {
           const top = p(y0, x0) * (1 - fx) + p(y0, x1) * fx;
           const bottom = p(y1, x0) * (1 - fx) + p(y1, x1) * fx;
           const expected = (top * (1 - fy) + bottom * fy - 0.4) / 0.2;
-          expect(got[(y * 32 + x) * 3]).toBeCloseTo(expected, 4);
+          expect(got[(y * 32 + x) * 4]).toBeCloseTo(expected, 4);
         }
     });
   });
