@@ -59,8 +59,16 @@ export function planRun(options: TrainOptions, dataDir: string, out: string): Ru
   });
   const model = new MaskRCNN(config);
   const run = { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
-  const weights = openWeights(run);
-  weights?.close();
+  openWeights(run)?.close();
+  // Such an image alone in a batch (an epoch's last may hold one) leaves a batch norm a single value per channel.
+  const tooSmall = dataset.images.find(
+    ({ width, height }) => resizedSide(Math.max(width, height), options.resize) <= config.sizeDivisible,
+  );
+  if (config.norm === 'batch' && tooSmall) {
+    throw new UserError(
+      `${tooSmall.path} (${tooSmall.width} × ${tooSmall.height}) is too small at --resize ${options.resize}, expected a longer side above ${config.sizeDivisible} pixels after it.`,
+    );
+  }
   return run;
 }
 
