@@ -11,11 +11,12 @@ import { rleDecode, rleRuns } from '../../src/data/rle.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint, rewriteCheckpoint } from '../../src/train/checkpoint.ts';
 import { completeTrainOptions } from '../../src/train/options.ts';
-import { planRun } from '../../src/train/run.ts';
+import { allocateRun, planRun } from '../../src/train/run.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
+import { difference } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
 import { blobDataset, EMPTY_ID, HEIGHT, WIDTH } from '../train/tinyRun.ts';
-import { command, processOf } from './support.ts';
+import { command, processOf, spawnProcess } from './support.ts';
 
 const ADAPTER = ['--adapter', process.env.WEBGPU_ADAPTER ?? 'auto'];
 
@@ -89,6 +90,41 @@ describe('train', () => {
   });
 });
 
+describe('train --weights', () => {
+  it('starts from the file’s values instead of the seed’s', async () => {
+    const { file } = openCheckpoint(weights);
+    const names = ['backbone.body.conv1.weight', 'backbone.body.bn1.running_mean', 'roi_heads.box_head.fc6.weight'];
+    for (const start of [weights, null]) {
+      const run = planRun({ ...options(), weights: start }, data, 'never written');
+      await allocateRun(run, device);
+      for (const name of names) {
+        const same = difference(await run.model.state.read(name), file.readFloat32(name)).relative === 0;
+        expect(same, `${name} from ${start ?? 'the seed'}`).toBe(start !== null);
+      }
+      run.model.dispose();
+    }
+    file.close();
+  });
+});
+
+describe('a run that is interrupted', () => {
+  it('finishes its step, saves, ends with 130 and says how to go on', async () => {
+    const run = join(temporaryFolder(), 'run');
+    const given = ['--resize', '0.5', '--epochs', '500', '--workers', '0', ...ADAPTER];
+    const child = spawnProcess('train', '--data', data, '--out', run, ...given);
+    let error = '';
+    child.stderr.on('data', (text) => {
+      error += String(text);
+      if (String(text).includes('Epoch 1/500')) child.kill('SIGINT');
+    });
+    const code = await new Promise((done) => child.on('exit', done));
+    expect(error).toContain('Stopping after this step');
+    expect(error).toContain(`npm run train -- --resume ${run}`);
+    expect(code).toBe(130);
+    expect(readdirSync(run)).toContain('state.safetensors');
+  });
+});
+
 describe('evaluate', () => {
   it('prints and writes the scores of a data set', async () => {
     const json = join(temporaryFolder(), 'deep', 'scores.json');
@@ -131,7 +167,8 @@ describe('evaluate', () => {
   it('gives the full competition score where the truth is what predict writes', async () => {
     const own = withThresholds(0, 0.3);
     const target = temporaryFolder();
-    const [images, truth] = [join(data, 'train'), temporaryFolder()];
+    const [images, truth] = [temporaryFolder(), temporaryFolder()];
+    for (const id of ['image-1', 'image-4']) copyFileSync(join(data, 'train', `${id}.png`), join(images, `${id}.png`));
     await predict(openPrediction({ weights: own, images, out: target, batchSize: 2 }), device);
     const rows = parse(readFileSync(join(target, 'submission.csv')), { columns: true }) as Record<string, string>[];
     const lines = rows.map(({ id, predicted }) => `${id},${predicted},${WIDTH},${HEIGHT},disc`);

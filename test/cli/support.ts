@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { vi } from 'vitest';
 import { runProgram } from '../../src/cli/program.ts';
@@ -35,15 +35,18 @@ export async function command(...args: string[]): Promise<Answer> {
   }
 }
 
+const root = resolve(import.meta.dirname, '../..');
+const nodeArguments = (args: string[]): string[] => ['--import', 'tsx', resolve(root, 'src/cli/main.ts'), ...args];
+
 /** Runs a command line as a user does. */
 export function processOf(...args: string[]): Answer {
-  const root = resolve(import.meta.dirname, '../..');
-  const { status, stderr, stdout } = spawnSync(
-    process.execPath,
-    ['--import', 'tsx', resolve(root, 'src/cli/main.ts'), ...args],
-    { cwd: root, encoding: 'utf8' },
-  );
+  const { status, stderr, stdout } = spawnSync(process.execPath, nodeArguments(args), { cwd: root, encoding: 'utf8' });
   return { code: status, error: stderr, output: stdout };
+}
+
+/** Starts a command line as a user does. */
+export function spawnProcess(...args: string[]): ChildProcessWithoutNullStreams {
+  return spawn(process.execPath, nodeArguments(args), { cwd: root });
 }
 
 /** Writes a checkpoint of zeros for a model, as its metadata tell; `shapes` may spoil what the file holds. */

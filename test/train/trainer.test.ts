@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadSample } from '../../src/data/dataset.ts';
 import { openSafetensors } from '../../src/model/safetensors.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint } from '../../src/train/checkpoint.ts';
@@ -11,7 +12,7 @@ import { allocateRun, type Run } from '../../src/train/run.ts';
 import { Trainer, type TrainOutcome } from '../../src/train/trainer.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobDataset, smallestRun } from './tinyRun.ts';
+import { blobDataset, HEIGHT, smallestRun, WIDTH } from './tinyRun.ts';
 
 const LOSSES = ['loss_objectness', 'loss_rpn_box_reg', 'loss_classifier', 'loss_box_reg', 'loss_mask', 'total'];
 
@@ -33,7 +34,7 @@ async function train(
   given: GivenTrainOptions = {},
   { stopAfter = Number.POSITIVE_INFINITY, resume = false } = {},
 ): Promise<Trained> {
-  const run = smallestRun(data, out, given);
+  const run = smallestRun(given.data ?? data, out, given);
   await allocateRun(run, device);
   const lines: string[] = [];
   let asked = 0;
@@ -191,6 +192,37 @@ describe('a stopped run', () => {
     expect(second.outcome.stopped).toBe(false);
     expect(weights(out)).toEqual(weights(reference));
     expect(withoutTime(out)).toEqual(withoutTime(reference));
+  });
+});
+
+describe('a run', () => {
+  it('that has ended already changes nothing when it is gone on with', async () => {
+    const [before, lines] = [weights(reference), metrics(reference)];
+    const { outcome } = await train(reference, readTrainConfig(join(reference, 'config.json')), { resume: true });
+    expect(outcome.stopped).toBe(false);
+    expect(weights(reference)).toEqual(before);
+    expect(metrics(reference)).toEqual(lines);
+  });
+
+  it('tells once how many cells vanish at its resize factor', async () => {
+    const resize = 0.5;
+    const speck = `image-1,1 2,${WIDTH},${HEIGHT},disc\nimage-2,9 2,${WIDTH},${HEIGHT},disc\n`;
+    const specks = blobDataset();
+    appendFileSync(join(specks, 'train.csv'), speck);
+    const { lines, run } = await train(temporaryFolder(), { data: specks, resize, epochs: 2 });
+    const told = lines.filter((line) => line.startsWith('Cells that vanish'));
+    const dropped = run.split.train.reduce((sum, record) => sum + loadSample(record, { resize }).dropped, 0);
+    expect(dropped).toBeGreaterThan(0);
+    expect(told).toEqual([`Cells that vanish at --resize ${resize} and are left out: ${dropped}`]);
+  });
+
+  it('whose state is of another model or no state is refused by name', async () => {
+    const out = temporaryFolder();
+    mkdirSync(join(out, 'checkpoints'));
+    copyFileSync(join(reference, 'best.safetensors'), join(out, 'state.safetensors'));
+    await expect(train(out, {}, { resume: true })).rejects.toThrow(
+      `${join(out, 'state.safetensors')}: expected the state of an interrupted run`,
+    );
   });
 });
 
