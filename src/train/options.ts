@@ -76,7 +76,7 @@ const EPOCHS = { synthetic: 8, own: { tiny: 12, resnet50: 8 } } as const;
 
 /**
  * Fills in what was not given: the preset's training settings, `resize` .5 as the notebook, validation 1/6 of the synthetic
- * images (12 of 72) and 7.5 % of a user's.
+ * images (12 of 72) and 15 % of a user's.
  */
 export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
   const preset = given.preset ?? 'tiny';

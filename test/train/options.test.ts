@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
+import { initialThresholds } from '../../src/eval/defaults.ts';
 import { type EpochScore, isBetter } from '../../src/train/best.ts';
 import { LossMeter } from '../../src/train/losses.ts';
 import { completeTrainOptions, readTrainConfig, type TrainOptions } from '../../src/train/options.ts';
@@ -105,6 +106,13 @@ describe('learningRate', () => {
     expect(learningRate(850, 100, decayed)).toBeCloseTo(0.2, 12);
     expect(learningRate(999, 100, decayed)).toBeCloseTo(0.2, 12);
     expect(learningRate(0, 100, { ...decayed, finalDecay: null })).toBe(2);
+  });
+});
+
+describe('initialThresholds', () => {
+  it('are the notebook’s for the competition’s classes and .5 for all others', () => {
+    const values = [0.5, 0.6, 0.8, 0.7, 0.5];
+    expect(initialThresholds(['astro', 'cort', 'shsy5y', 'disc'])).toEqual({ minScore: values, maskThreshold: values });
   });
 });
 
