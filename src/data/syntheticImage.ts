@@ -51,7 +51,7 @@ const APPEARANCE: Record<SyntheticCellType, Appearance> = {
     haloWidth: 3.4,
     rim: 56,
     rimWidth: 2.6,
-    offset: 14,
+    offset: 10,
     offsetSpread: 9,
     fine: 13,
     coarse: 10,
@@ -62,7 +62,7 @@ const APPEARANCE: Record<SyntheticCellType, Appearance> = {
     haloWidth: 2.8,
     rim: 38,
     rimWidth: 2.6,
-    offset: -14,
+    offset: -12,
     offsetSpread: 9,
     fine: 20,
     coarse: 11,
@@ -73,7 +73,7 @@ const APPEARANCE: Record<SyntheticCellType, Appearance> = {
     haloWidth: 2.6,
     rim: 34,
     rimWidth: 2.4,
-    offset: -12,
+    offset: -10,
     offsetSpread: 9,
     fine: 20,
     coarse: 10,
@@ -134,7 +134,7 @@ function placeCells(
   for (const type of types) {
     const shape = makeCellShape(type, random);
     const field = cellField(shape, MARGIN, (size) => smoothNoise(random, size, size, 9, type === 'round' ? 0.6 : 1));
-    const touching = cells.length > 0 && random.next() < 0.35;
+    const touching = cells.length > 0 && random.next() < 0.5;
     const neighbour = touching ? cells[random.int(cells.length)] : undefined;
     for (let attempt = 0; attempt < 60; attempt++) {
       // After a while the neighbour is given up for any free place.

@@ -37,8 +37,8 @@ export interface CellField {
 export const uniform = (random: Random, low: number, high: number): number => low + (high - low) * random.next();
 
 /**
- * Draws one outline. Round cells are 26 to 40 px across, spindles 56 to 84 px long and
- * 14 to 20 px wide, branched cells 50 to 80 px from tip to tip.
+ * Draws one outline. Round cells are 26 to 40 px across, spindles 48 to 68 px long and
+ * 18 to 24 px wide, branched cells 42 to 62 px from tip to tip.
  */
 export function makeCellShape(type: SyntheticCellType, random: Random): CellShape {
   const strokes =
@@ -62,8 +62,8 @@ function roundCell(random: Random): Stroke[] {
 
 /** A bent midline whose half width swells from pointed ends to a belly somewhere near the middle. */
 function spindleCell(random: Random): Stroke[] {
-  const half = uniform(random, 28, 42);
-  const belly = uniform(random, 7, 10);
+  const half = uniform(random, 24, 34);
+  const belly = uniform(random, 9, 12);
   const tip = uniform(random, 1.5, 2.5);
   const bend = uniform(random, -10, 10);
   const shift = uniform(random, -0.25, 0.25);
@@ -85,7 +85,7 @@ function spindleCell(random: Random): Stroke[] {
 
 /** A soma with three to five processes that taper outwards, spread evenly but for a jitter. */
 function branchedCell(random: Random): Stroke[] {
-  const soma = uniform(random, 9.5, 12);
+  const soma = uniform(random, 12, 14.5);
   const strokes: Stroke[] = [];
   const stretch = uniform(random, 0, 4);
   const tilt = uniform(random, 0, Math.PI);
@@ -96,10 +96,10 @@ function branchedCell(random: Random): Stroke[] {
   const first = uniform(random, 0, 2 * Math.PI);
   for (let i = 0; i < count; i++) {
     const angle = first + ((i + uniform(random, -0.22, 0.22)) * 2 * Math.PI) / count;
-    const length = soma + uniform(random, 15, 27);
+    const length = soma + uniform(random, 9, 17);
     const bend = uniform(random, -0.35, 0.35);
-    const base = uniform(random, 5, 6.5);
-    const tip = uniform(random, 2, 2.8);
+    const base = uniform(random, 6, 8);
+    const tip = uniform(random, 2.5, 3.5);
     const points: { x: number; y: number; r: number }[] = [];
     for (let j = 0; j <= 3; j++) {
       const t = j / 3;

