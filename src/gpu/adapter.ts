@@ -37,6 +37,8 @@ export interface OpenedDevice {
   /** Lanes of a subgroup; both are 0 where the device has no subgroups. */
   readonly subgroupMinSize: number;
   readonly subgroupMaxSize: number;
+  /** Where the platform spins while it waits for the device: gives the processor away until `isDone`. */
+  readonly whileWaiting?: (isDone: () => boolean) => void;
 }
 
 /** Features that are used where the adapter has them; none is needed. */
@@ -61,7 +63,8 @@ export function describeAdapter(info: GPUAdapterInfo, name?: string): FoundAdapt
   const { vendor, architecture, device, description } = info;
   const text = `${name ?? ''} ${vendor} ${architecture} ${device} ${description}`.toLowerCase();
   const base = {
-    name: name ?? (description || device || vendor || 'unnamed adapter'),
+    // Browsers often tell only these two, such as "google swiftshader".
+    name: name ?? (description || device || `${vendor} ${architecture}`.trim() || 'unnamed adapter'),
     vendor,
     architecture,
     description,

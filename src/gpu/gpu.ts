@@ -381,7 +381,7 @@ export class Gpu {
       }
       this.flush();
       this.#counts.readbacks++;
-      await staging.gpuBuffer.mapAsync(GPUMapMode.READ, 0, total).catch(async (error: unknown) => {
+      await this.#patiently(staging.gpuBuffer.mapAsync(GPUMapMode.READ, 0, total)).catch(async (error: unknown) => {
         await this.#settle();
         this.throwIfFailed();
         throw error;
@@ -397,6 +397,17 @@ export class Gpu {
     }
   }
 
+  /** Awaits the device without taking processor time from it; see `OpenedDevice.whileWaiting`. */
+  async #patiently<T>(promise: Promise<T>): Promise<T> {
+    let done = false;
+    this.opened.whileWaiting?.(() => done);
+    try {
+      return await promise;
+    } finally {
+      done = true;
+    }
+  }
+
   async #settle(): Promise<void> {
     while (this.#checks.size > 0) await Promise.all(this.#checks);
   }
@@ -404,7 +415,7 @@ export class Gpu {
   /** Waits until the queue is empty and throws what went wrong. */
   async sync(): Promise<void> {
     this.flush();
-    await this.device.queue.onSubmittedWorkDone();
+    await this.#patiently(this.device.queue.onSubmittedWorkDone());
     await this.#settle();
     this.throwIfFailed();
   }
@@ -424,7 +435,7 @@ export class Gpu {
     try {
       if (!this.#failure) {
         this.flush();
-        await this.device.queue.onSubmittedWorkDone();
+        await this.#patiently(this.device.queue.onSubmittedWorkDone());
         await this.#settle();
       }
     } finally {

@@ -98,12 +98,27 @@ async function openBest(sources: readonly Source[], choice: AdapterChoice): Prom
         return adapter;
       });
       const found = sources.map(({ info }) => info);
-      return openedDevice(opened, source.info, found, choice);
+      const device = openedDevice(opened, source.info, found, choice);
+      return source.info.kind === 'gpu' ? device : { ...device, whileWaiting: napUntil };
     } catch (error) {
       source.info = { ...source.info, usable: false, reason: `it gives no device: ${messageOf(error)}` };
     }
   }
   return undefined;
+}
+
+const nap = new Int32Array(new SharedArrayBuffer(4));
+
+/**
+ * Dawn for Node asks its device again in every turn of the event loop while something is awaited, which takes a whole core
+ * from a software adapter that computes on the same cores. A nap of a millisecond in each turn gives it back.
+ */
+function napUntil(isDone: () => boolean): void {
+  setImmediate(() => {
+    if (isDone()) return;
+    Atomics.wait(nap, 0, 0, 1);
+    napUntil(isDone);
+  });
 }
 
 function refusal(choice: AdapterChoice, found: readonly FoundAdapter[]): UserError {
