@@ -10,6 +10,7 @@ export default defineConfig({
     maxWorkers: 1,
     testTimeout: 120_000,
     hookTimeout: 300_000,
+    setupFiles: ['./test/support/setup.ts'],
     reporters: ['default', './test/support/plainReporter.ts'],
   },
 });

@@ -30,7 +30,7 @@ export interface SyntheticDatasetOptions extends SyntheticOptions {
 }
 
 /** Part of the folder's name and of its parameters' hash: raise it when the painting changes. */
-const VERSION = 2;
+const VERSION = 3;
 const COLUMNS = [
   'id',
   'annotation',

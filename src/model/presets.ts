@@ -90,7 +90,7 @@ const presets: Record<PresetName, { options: (given: PresetOptions) => MaskRCNNO
         momentum: 0.9,
         weightDecay: 1e-4,
         batchSize: 2,
-        warmupSteps: 60,
+        warmupSteps: 20,
         finalDecay: { share: 0.15, factor: 0.1 },
         clipNorm: 3,
       },

@@ -9,3 +9,8 @@ export function testDevice(): Promise<Device> {
   shared ??= openDevice(parseAdapterChoice(process.env.WEBGPU_ADAPTER ?? 'auto')).then((opened) => new Device(opened));
   return shared;
 }
+
+/** Waits until the device, if any test has opened it, has nothing left to do: Dawn aborts a process that ends before. */
+export async function settleTestDevice(): Promise<void> {
+  if (shared) await (await shared).gpu.sync();
+}

@@ -91,7 +91,7 @@ describe('ensureSyntheticDataset', () => {
     process.env.XDG_CACHE_HOME = folder;
     try {
       const dir = syntheticCacheDir();
-      expect(dir.startsWith(join(folder, 'webgpu-mask-rcnn', 'synthetic-v2-'))).toBe(true);
+      expect(dir.startsWith(join(folder, 'webgpu-mask-rcnn', 'synthetic-v3-'))).toBe(true);
       expect(syntheticCacheDir({ seed: 1, images: 72 })).toBe(dir);
       expect(syntheticCacheDir({ seed: 2 })).not.toBe(dir);
       expect(ensureSyntheticDataset({ images: 1, width: 100, height: 80, cells: [2, 2] })).toBe(
