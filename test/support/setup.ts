@@ -1,0 +1,4 @@
+import { afterAll } from 'vitest';
+import { settleTestDevice } from './device.ts';
+
+afterAll(settleTestDevice);
