@@ -100,8 +100,6 @@ export function benchCommand(): Command {
     .option('--list', 'list the cases and end')
     .option('--json <file>', 'write all results here')
     .option('--markdown <file>', 'write the tables here')
-    .exitOverride()
-    .configureOutput({ outputError: () => undefined })
     .action(async (flags: BenchFlags) => {
       if (flags.list) {
         for (const { name, variants } of selectGroups(flags.size ?? 'full', flags.filter)) {

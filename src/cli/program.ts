@@ -1,60 +1,18 @@
-import { Command, CommanderError } from 'commander';
+import { Command } from 'commander';
 import { doctorCommand } from './doctorCommand.ts';
-import { UserError } from './errors.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { predictCommand } from './predictCommand.ts';
+import { runCommand } from './runCommand.ts';
 import { trainCommand } from './trainCommand.ts';
 import { verifyCommand } from './verifyCommand.ts';
 
-function createProgram(): Command {
+/** Runs one command line of the program (without node and script) and gives the exit code of the process. */
+export function runProgram(args: readonly string[]): Promise<number> {
   const program = new Command('webgpu-mask-rcnn').description(
     'Mask R-CNN for cells on WebGPU: train, evaluate and predict on any GPU, or without one.',
   );
   for (const command of [trainCommand(), evaluateCommand(), predictCommand(), verifyCommand(), doctorCommand()]) {
     program.addCommand(command);
   }
-  // Errors come here instead of ending the process, so that all of them end it the same way.
-  for (const command of [program, ...program.commands]) {
-    command
-      .exitOverride()
-      .configureOutput({ outputError: () => undefined })
-      .showHelpAfterError(false);
-  }
-  return program;
-}
-
-/** 0 for help, 2 for a mistake in the arguments, told in one line. */
-function commanderExit({ code, exitCode, message }: CommanderError): number {
-  if (exitCode === 0) return 0;
-  // Without a command the help has been shown already.
-  if (code === 'commander.help') return 2;
-  const sentence = message
-    .replace(/^error: /, '')
-    .replace(' is invalid. ', ' is invalid: ')
-    .replace(/\s*\n\s*/g, ' ')
-    .replace(/\.$/, '');
-  process.stderr.write(`${sentence}; see --help.\n`);
-  return 2;
-}
-
-/** A user's mistake is one sentence and its own code, a defect its stack and 70. */
-function exitCodeFor(error: unknown): number {
-  if (error instanceof CommanderError) return commanderExit(error);
-  if (error instanceof UserError) {
-    process.stderr.write(`${error.message}\n`);
-    return error.exitCode;
-  }
-  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-  return 70;
-}
-
-/** Runs one command line (without node and script) and gives the exit code of the process. */
-export async function runProgram(args: readonly string[]): Promise<number> {
-  try {
-    await createProgram().parseAsync(args, { from: 'user' });
-    // 1 or 130, where a command set it.
-    return Number(process.exitCode ?? 0);
-  } catch (error) {
-    return exitCodeFor(error);
-  }
+  return runCommand(program, args);
 }
