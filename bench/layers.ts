@@ -33,7 +33,7 @@ export function resnet50Layers(rois: number): Layer[] {
   };
   const conv = (kernel: number, stride = 1) => ({ images: 1, kernel, stride, padding: (kernel - 1) / 2 });
 
-  const stem = add('backbone.body.conv1', { ...conv(7, 2), height: 256, width: 352, in: 3, out: 64 });
+  const stem = add('backbone.body.conv1', { ...conv(7, 2), height: 256, width: 352, in: 4, out: 64 });
   // The 3×3 pooling of stride 2 behind the stem.
   let map = { height: stem.height / 2, width: stem.width / 2 };
   let channels = 64;

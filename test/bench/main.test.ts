@@ -10,7 +10,7 @@ function bench(...args: string[]) {
 
 it('answers an unknown option with one sentence and exit code 2', () => {
   const { status, stderr, stdout } = bench('--peer-pressure');
-  expect(stderr).toBe("unknown option '--peer-pressure' See --help.\n");
+  expect(stderr).toBe("unknown option '--peer-pressure'; see --help.\n");
   expect(stdout).toBe('');
   expect(status).toBe(2);
 });
