@@ -1,5 +1,5 @@
 /** The model's options: torchvision's `MaskRCNN` arguments, camelCased, plus the shape of its ResNet and FPN. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { UserError } from '../cli/errors.ts';
 
 /** Each message completes the sentence "option x must be …". */

@@ -1,5 +1,5 @@
 /** What a checkpoint's metadata say, on parsed safetensors alone, so that the browser shares it; `checkpoint.ts` adds files. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { UserError } from '../cli/errors.ts';
 import type { Thresholds } from '../eval/thresholds.ts';
 import { type MaskRCNNConfig, parseConfig } from '../model/config.ts';
