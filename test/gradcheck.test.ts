@@ -20,7 +20,8 @@ function hostValues(sample: InputSample, seed: number): Float32Array | Int32Arra
   const size = sizeOf(sample.shape);
   const next = seeded(seed);
   const [low, high] = sample.range ?? [-1, 1];
-  if (!sample.dtype || sample.dtype === 'f32') return sample.values ? Float32Array.from(sample.values) : uniform(size, seed, low, high);
+  if (!sample.dtype || sample.dtype === 'f32')
+    return sample.values ? Float32Array.from(sample.values) : uniform(size, seed, low, high);
   const values = sample.values ?? Array.from({ length: size }, () => Math.floor(low + (high - low) * next()));
   return sample.dtype === 'i32' ? Int32Array.from(values) : Uint32Array.from(values);
 }
@@ -42,7 +43,9 @@ describe('gradients of every operator', () => {
     examples.forEach((example, index) => {
       it(`${name} example ${index}`, async () => {
         const reference = references[name];
-        const samples = Object.entries(example.inputs).filter((entry): entry is [string, InputSample] => entry[1] !== undefined);
+        const samples = Object.entries(example.inputs).filter(
+          (entry): entry is [string, InputSample] => entry[1] !== undefined,
+        );
         const host = new Map(samples.map(([key, sample], i) => [key, hostValues(sample, 1000 * index + i + 1)]));
         const refInputs: Record<string, RefTensor> = {};
         for (const [key, sample] of samples) {
@@ -83,7 +86,9 @@ describe('gradients of every operator', () => {
               values[entry] = kept;
               picked.push(gradient[entry]);
             }
-            expect([...sample.shape], `${name}: shape of the gradient of ${key}`).toEqual([...(tensor.grad as Tensor).shape]);
+            expect([...sample.shape], `${name}: shape of the gradient of ${key}`).toEqual([
+              ...(tensor.grad as Tensor).shape,
+            ]);
             expectClose(picked, numeric, 2e-3, `${name}: gradient of ${key}`);
           }
         });

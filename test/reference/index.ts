@@ -1,17 +1,17 @@
-import { conv2d } from './conv2d.ts';
-import { convTranspose2d } from './convTranspose2d.ts';
-import { linear } from './linear.ts';
-import { matmul } from './matmul.ts';
-import { relu } from './relu.ts';
 import { sigmoid } from './activations.ts';
 import { add, div, mul, sub } from './arithmetic.ts';
-import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from './losses.ts';
 import { batchNorm } from './batchNorm.ts';
+import { conv2d } from './conv2d.ts';
+import { convTranspose2d } from './convTranspose2d.ts';
 import { interpolateBilinear, interpolateNearest } from './interpolate.ts';
+import { linear } from './linear.ts';
+import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from './losses.ts';
+import { matmul } from './matmul.ts';
 import { maxPool2d } from './maxPool2d.ts';
 import { mean, sum } from './reduce.ts';
-import { cat, gatherClass, indexSelect, narrow, permute, reshape } from './shape.ts';
+import { relu } from './relu.ts';
 import { multiScaleRoiAlign, roiAlign } from './roiAlign.ts';
+import { cat, gatherClass, indexSelect, narrow, permute, reshape } from './shape.ts';
 import { softmax } from './softmax.ts';
 
 /** A float64 array with its shape. Integers (labels, indices) are stored as numbers too. */

@@ -24,8 +24,15 @@ export function difference(actual: ArrayLike<number>, expected: ArrayLike<number
 }
 
 /** Fails, naming the worst element, unless `actual` agrees with `expected` to `tolerance` of the largest expected value. */
-export function expectClose(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number, what = 'values'): void {
+export function expectClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what = 'values',
+): void {
   expect(actual.length, `${what}: length`).toBe(expected.length);
   const { relative, index } = difference(actual, expected);
-  expect(relative, `${what}: at ${index} got ${actual[index]}, expected ${expected[index]}`).toBeLessThanOrEqual(tolerance);
+  expect(relative, `${what}: at ${index} got ${actual[index]}, expected ${expected[index]}`).toBeLessThanOrEqual(
+    tolerance,
+  );
 }
