@@ -16,7 +16,6 @@ export * from './maxPool2d.ts';
 export * from './multiScaleRoiAlign.ts';
 export * from './nms.ts';
 export * from './reduce.ts';
-export * from './relu.ts';
 export * from './roiAlign.ts';
 export * from './sgd.ts';
 export * from './shape.ts';

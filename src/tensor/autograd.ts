@@ -1,6 +1,6 @@
 import { accumulate } from './accumulate.ts';
 import type { Device } from './device.ts';
-import { Tensor } from './tensor.ts';
+import type { Tensor } from './tensor.ts';
 
 /**
  * Computes one input's gradient. When `into` is given the kernel may add to it and return it; a thunk that ignores it
@@ -106,5 +106,3 @@ export function backward(device: Device, root: Tensor, upstream?: Tensor): void 
     releaseNode(node);
   }
 }
-
-export { Tensor };

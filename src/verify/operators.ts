@@ -1,5 +1,5 @@
 /** How each operator of the goldens (torch's name, parameters and layouts) is computed here. */
-import { sigmoid } from '../kernels/activations.ts';
+import { relu, sigmoid } from '../kernels/activations.ts';
 import { add, div, mul, sub } from '../kernels/arithmetic.ts';
 import { batchNorm2d, frozenBatchNorm2d } from '../kernels/batchNorm.ts';
 import { type BoxWeights, boxIou, clipBoxesToImage, decodeBoxes, encodeBoxes } from '../kernels/boxes.ts';
@@ -15,7 +15,6 @@ import { maxPool2d } from '../kernels/maxPool2d.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
 import { batchedNms, type Kept, nms } from '../kernels/nms.ts';
 import { mean, sum } from '../kernels/reduce.ts';
-import { relu } from '../kernels/relu.ts';
 import { roiAlign } from '../kernels/roiAlign.ts';
 import { cat, indexSelect, permute } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';

@@ -1,8 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { sigmoid } from '../../src/kernels/activations.ts';
+import { relu, sigmoid } from '../../src/kernels/activations.ts';
 import { add, div, mul, sub } from '../../src/kernels/arithmetic.ts';
 import { sum } from '../../src/kernels/reduce.ts';
-import { relu } from '../../src/kernels/relu.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { sizeOf, type Tensor } from '../../src/tensor/tensor.ts';

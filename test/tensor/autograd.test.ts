@@ -1,9 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { sigmoid } from '../../src/kernels/activations.ts';
+import { relu, sigmoid } from '../../src/kernels/activations.ts';
 import { add, mul, sub } from '../../src/kernels/arithmetic.ts';
 import { binaryCrossEntropyWithLogits } from '../../src/kernels/losses.ts';
 import { sum } from '../../src/kernels/reduce.ts';
-import { relu } from '../../src/kernels/relu.ts';
 import { reshape } from '../../src/kernels/shape.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { defineOperator } from '../../src/tensor/operator.ts';
