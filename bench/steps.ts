@@ -2,6 +2,7 @@ import { maskBox } from '../src/data/dataset.ts';
 import { Random } from '../src/data/random.ts';
 import { syntheticImage } from '../src/data/synthetic.ts';
 import { syntheticCellTypes } from '../src/data/syntheticShapes.ts';
+import { makeTarget } from '../src/data/target.ts';
 import type { Detections, Sample } from '../src/data/types.ts';
 import { MaskRCNN } from '../src/model/maskRcnn.ts';
 import { presetConfig } from '../src/model/presets.ts';
@@ -27,11 +28,11 @@ export function syntheticBatch(images: number, size: { width: number; height: nu
         height,
         data: Float32Array.from({ length: pixels.length * 3 }, (__, i) => pixels[Math.floor(i / 3)] / 255),
       },
-      target: {
-        boxes: Float32Array.from(found.flatMap(({ box }) => box)),
-        labels: Int32Array.from(found.map(({ label }) => label)),
+      target: makeTarget(
+        Float32Array.from(found.flatMap(({ box }) => box)),
+        Int32Array.from(found.map(({ label }) => label)),
         masks,
-      },
+      ),
     };
   });
 }

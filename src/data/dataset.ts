@@ -6,6 +6,7 @@ import { maskResizer } from './resize.ts';
 import { rleRuns } from './rle.ts';
 import { type ScaledImage, scaleImage } from './scaledImage.ts';
 import { readAnnotationTable, requireFolder, type TableRow } from './table.ts';
+import { makeTarget } from './target.ts';
 import type { Sample } from './types.ts';
 
 export { resizedSide, type ScaledImage } from './scaledImage.ts';
@@ -154,11 +155,15 @@ export interface LoadedSample extends Sample {
  * and counted.
  *
  * @param resize factor on both sides; undefined for the file's size
+ * @param imageId position of the image in its data set
  * @throws UserError for a PNG that cannot be read or has another size than the table says, or a run-length text that does
  *   not fit
  */
-export function loadSample(record: ImageRecord, options: { resize?: number } = {}): LoadedSample {
-  const image = loadImage(record.path, options.resize, record.id);
+export function loadSample(
+  record: ImageRecord,
+  { resize, imageId = 0 }: { resize?: number; imageId?: number } = {},
+): LoadedSample {
+  const image = loadImage(record.path, resize, record.id);
   const { fileWidth, fileHeight, width, height } = image;
   if (fileWidth !== record.width || fileHeight !== record.height) {
     throw new UserError(
@@ -188,8 +193,8 @@ export function loadSample(record: ImageRecord, options: { resize?: number } = {
   }
   const target =
     kept === count
-      ? { boxes, labels, masks }
-      : { boxes: boxes.slice(0, kept * 4), labels: labels.slice(0, kept), masks: masks.slice(0, kept * pixels) };
+      ? makeTarget(boxes, labels, masks, { imageId })
+      : makeTarget(boxes.slice(0, kept * 4), labels.slice(0, kept), masks.slice(0, kept * pixels), { imageId });
   const { id, data } = image;
   return { image: { id, width, height, data }, target, dropped: count - kept };
 }

@@ -35,6 +35,8 @@ export interface LoadJob {
   resize?: number;
   hflip: number;
   vflip: number;
+  /** Position of the record in its data set. */
+  imageId: number;
   /** Seeds this sample's augmentation. */
   seed: number;
 }
@@ -46,7 +48,7 @@ export type LoadReply =
 
 /** Loads and augments one sample, in whatever thread. */
 export function runLoadJob(job: LoadJob): LoadedSample {
-  const sample = loadSample(job.record, { resize: job.resize });
+  const sample = loadSample(job.record, { resize: job.resize, imageId: job.imageId });
   return compose(horizontalFlip(job.hflip), verticalFlip(job.vflip))(sample, new Random(job.seed));
 }
 
@@ -60,6 +62,7 @@ export function runLoadJob(job: LoadJob): LoadedSample {
 export class Loader implements AsyncIterable<Batch> {
   private readonly options: LoaderOptions;
   private readonly records: readonly ImageRecord[];
+  private readonly positions: ReadonlyMap<ImageRecord, number>;
   private readonly random: Random;
   private readonly pool: WorkerPool | undefined;
   private readonly dropped = new Map<string, number>();
@@ -77,6 +80,7 @@ export class Loader implements AsyncIterable<Batch> {
     }
     this.options = options;
     this.records = options.records ?? options.dataset.images;
+    this.positions = new Map(options.dataset.images.map((record, i) => [record, i]));
     this.random = typeof options.random === 'number' ? new Random(options.random) : options.random;
     this.pool = workers > 0 ? new WorkerPool(workers) : undefined;
   }
@@ -124,7 +128,11 @@ export class Loader implements AsyncIterable<Batch> {
     const { resize, shuffle = false, hflip = 0, vflip = 0 } = this.options;
     const count = this.records.length;
     const order = shuffle ? this.random.permutation(count) : Int32Array.from({ length: count }, (_, i) => i);
-    return Array.from(order, (i) => ({ record: this.records[i], resize, hflip, vflip, seed: this.random.uint32() }));
+    return Array.from(order, (i) => {
+      const record = this.records[i];
+      const imageId = this.positions.get(record) ?? i;
+      return { record, imageId, resize, hflip, vflip, seed: this.random.uint32() };
+    });
   }
 
   private async load(job: LoadJob): Promise<LoadedSample> {

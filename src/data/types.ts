@@ -6,6 +6,12 @@ export interface Target {
   labels: Int32Array;
   /** [n, height, width] 0 or 1. */
   masks: Uint8Array;
+  /** [n] square pixels of each box, `(ymax - ymin) × (xmax - xmin)` as the notebook's `area`. */
+  area: Float32Array;
+  /** [n] 1 for a region that holds many cells and no single one (COCO's crowd): never trained on, never counted against a detection. */
+  iscrowd: Uint8Array;
+  /** Position of the image in its data set, the notebook's `image_id`. */
+  imageId: number;
 }
 
 /** One loaded image: float32 in 0…1, channels last (the device's layout). */

@@ -1,5 +1,6 @@
 import { UserError } from '../cli/errors.ts';
 import { Random } from '../data/random.ts';
+import { makeTarget } from '../data/target.ts';
 import type { LoadedImage, Target } from '../data/types.ts';
 import { add } from '../kernels/arithmetic.ts';
 import { sgdStep } from '../kernels/sgd.ts';
@@ -63,13 +64,10 @@ function readInputs(golden: ModelGolden): { images: LoadedImage[]; targets: Targ
     const [n] = boxes.shape;
     const labels = readInput(golden, `${name}.labels`, [n]);
     images.push({ id: `${image}`, height, width, data: Float32Array.from(pixels.data) });
-    targets.push({
-      boxes: Float32Array.from(boxes.data),
-      labels: Int32Array.from(labels.data),
-      masks: golden.config.masks
-        ? Uint8Array.from(readInput(golden, `${name}.masks`, [n, height, width]).data)
-        : new Uint8Array(0),
-    });
+    const masks = golden.config.masks
+      ? Uint8Array.from(readInput(golden, `${name}.masks`, [n, height, width]).data)
+      : new Uint8Array(0);
+    targets.push(makeTarget(Float32Array.from(boxes.data), Int32Array.from(labels.data), masks, { imageId: image }));
   }
   return { images, targets };
 }

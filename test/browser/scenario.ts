@@ -1,6 +1,7 @@
 /** What Node and the browser both compute, on their own device: the same code, the same inputs, plain JSON out. */
 import { Random } from '../../src/data/random.ts';
-import type { LoadedImage, MaskCrop, Sample, Target } from '../../src/data/types.ts';
+import { makeTarget } from '../../src/data/target.ts';
+import type { LoadedImage, MaskCrop, Sample } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { formulaWeight, goldenPermutation, hashUniform } from '../../src/model/formulaWeights.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
@@ -72,11 +73,11 @@ function sample(id: string, width: number, height: number, disks: readonly Disk[
     }
   }
   const image: LoadedImage = { id, width, height, data };
-  const target: Target = {
-    boxes: Float32Array.from(boxes),
-    labels: Int32Array.from(disks, ({ label }) => label),
+  const target = makeTarget(
+    Float32Array.from(boxes),
+    Int32Array.from(disks, ({ label }) => label),
     masks,
-  };
+  );
   return { image, target };
 }
 

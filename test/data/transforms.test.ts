@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { maskBox } from '../../src/data/dataset.ts';
 import { Random } from '../../src/data/random.ts';
+import { makeTarget } from '../../src/data/target.ts';
 import { compose, horizontalFlip, verticalFlip } from '../../src/data/transforms.ts';
 import type { Sample } from '../../src/data/types.ts';
 import { seeded } from '../support/random.ts';
@@ -15,7 +16,7 @@ function sampleOf(width: number, height: number, count: number, seed: number): S
     boxes.set(maskBox(masks.subarray(i * width * height, (i + 1) * width * height), width, height) ?? [], i * 4);
   }
   const data = Float32Array.from({ length: width * height * 3 }, () => Math.fround(next()));
-  return { image: { id: 's', width, height, data }, target: { boxes, labels: new Int32Array(count).fill(2), masks } };
+  return { image: { id: 's', width, height, data }, target: makeTarget(boxes, new Int32Array(count).fill(2), masks) };
 }
 
 const side = fc.integer({ min: 1, max: 9 });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, MaskCrop, Target } from '../../src/data/types.ts';
 import { iouMap } from '../../src/eval/competitionScore.ts';
 import { Evaluator } from '../../src/eval/evaluator.ts';
@@ -31,11 +32,11 @@ function targetOf(cells: Cell[]): Target {
       masks.fill(1, start, start + w);
     }
   }
-  return {
-    boxes: Float32Array.from(cells.flatMap(({ x, y, w, h }) => [x, y, x + w - 1, y + h - 1])),
-    labels: Int32Array.from(cells, (cell) => cell.label),
+  return makeTarget(
+    Float32Array.from(cells.flatMap(({ x, y, w, h }) => [x, y, x + w - 1, y + h - 1])),
+    Int32Array.from(cells, (cell) => cell.label),
     masks,
-  };
+  );
 }
 
 function cropOf({ x, y, w, h, probability }: Found): MaskCrop {

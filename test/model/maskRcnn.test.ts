@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.ts';
+import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, LoadedImage, Target } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { LOSS_NAMES, MaskRCNN } from '../../src/model/maskRcnn.ts';
@@ -23,7 +24,11 @@ function picture(width: number, height: number, boxes: number[][], seed = 1): { 
   });
   return {
     image: { id: `noise-${seed}`, width, height, data },
-    target: { boxes: Float32Array.from(boxes.flat()), labels: Int32Array.from(boxes, (_, n) => (n % 2) + 1), masks },
+    target: makeTarget(
+      Float32Array.from(boxes.flat()),
+      Int32Array.from(boxes, (_, n) => (n % 2) + 1),
+      masks,
+    ),
   };
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { LoadedImage, Target } from '../../src/data/types.ts';
+import { makeTarget } from '../../src/data/target.ts';
+import type { LoadedImage } from '../../src/data/types.ts';
 import { networkSize, resizeBoxes, resizeMask, transformImages, transformTarget } from '../../src/model/transform.ts';
 import { expectClose } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
@@ -102,12 +103,12 @@ describe('targets', () => {
   });
 
   it('masks are taken from the nearest pixel, floor(to · old / new)', () => {
-    const target: Target = {
-      boxes: Float32Array.of(0, 0, 1, 1, 1, 0, 2, 1),
-      labels: Int32Array.of(1, 2),
+    const target = makeTarget(
+      Float32Array.of(0, 0, 1, 1, 1, 0, 2, 1),
+      Int32Array.of(1, 2),
       // Two masks of 2 × 3.
-      masks: Uint8Array.of(1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1),
-    };
+      Uint8Array.of(1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1),
+    );
     const network = transformTarget(target, image(3, 2), [4, 6]);
     expect([...network.boxes]).toEqual([0, 0, 2, 2, 2, 0, 4, 2]);
     expect([...resizeMask(network, 1, [4, 6])]).toEqual([

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { RgbImage } from '../../src/data/png.ts';
+import { makeTarget } from '../../src/data/target.ts';
 import { type Colour, drawText, textHeight, textWidth } from '../../src/eval/bitmapFont.ts';
 import {
   classColour,
@@ -106,7 +107,7 @@ describe('images', () => {
 
   it('take their truth apart into instances', () => {
     const masks = Uint8Array.of(1, 0, 0, 1);
-    const target = { boxes: new Float32Array(8), labels: Int32Array.of(2, 1), masks };
+    const target = makeTarget(new Float32Array(8), Int32Array.of(2, 1), masks);
     expect(targetInstances(target, 2, 1)).toEqual([
       { mask: Uint8Array.of(1, 0), label: 2 },
       { mask: Uint8Array.of(0, 1), label: 1 },
