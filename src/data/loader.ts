@@ -1,8 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import { UserError } from '../cli/errors.ts';
+import { type Augmentation, augment, NO_AUGMENTATION } from './augmentations.ts';
 import { type Dataset, type ImageRecord, type LoadedSample, loadSample } from './dataset.ts';
 import { Random } from './random.ts';
-import { compose, horizontalFlip, verticalFlip } from './transforms.ts';
 
 export interface LoaderOptions {
   dataset: Dataset;
@@ -14,10 +14,8 @@ export interface LoaderOptions {
   shuffle?: boolean;
   /** Draws order and augmentation, at the start of each epoch and at no other time. A number is taken as a seed. */
   random: Random | number;
-  /** Probability 0…1 of a horizontal flip; default 0. */
-  hflip?: number;
-  /** Probability 0…1 of a vertical flip; default 0. */
-  vflip?: number;
+  /** Random changes of the samples; by default none. */
+  augmentation?: Augmentation;
   /** Factor on both sides of every image; undefined for the file's size. */
   resize?: number;
   /** Threads that decode ahead; 0 decodes when the batch is asked for. */
@@ -33,8 +31,7 @@ export type Batch = LoadedSample[];
 export interface LoadJob {
   record: ImageRecord;
   resize?: number;
-  hflip: number;
-  vflip: number;
+  augmentation: Augmentation;
   /** Position of the record in its data set. */
   imageId: number;
   /** Seeds this sample's augmentation. */
@@ -49,7 +46,7 @@ export type LoadReply =
 /** Loads and augments one sample, in whatever thread. */
 export function runLoadJob(job: LoadJob): LoadedSample {
   const sample = loadSample(job.record, { resize: job.resize, imageId: job.imageId });
-  return compose(horizontalFlip(job.hflip), verticalFlip(job.vflip))(sample, new Random(job.seed));
+  return augment(job.augmentation)(sample, new Random(job.seed));
 }
 
 /**
@@ -125,13 +122,13 @@ export class Loader implements AsyncIterable<Batch> {
   }
 
   private drawEpoch(): LoadJob[] {
-    const { resize, shuffle = false, hflip = 0, vflip = 0 } = this.options;
+    const { resize, shuffle = false, augmentation = NO_AUGMENTATION } = this.options;
     const count = this.records.length;
     const order = shuffle ? this.random.permutation(count) : Int32Array.from({ length: count }, (_, i) => i);
     return Array.from(order, (i) => {
       const record = this.records[i];
       const imageId = this.positions.get(record) ?? i;
-      return { record, imageId, resize, hflip, vflip, seed: this.random.uint32() };
+      return { record, imageId, resize, augmentation, seed: this.random.uint32() };
     });
   }
 

@@ -10,13 +10,13 @@
 const COEFFICIENT_SCALE = 2048;
 
 /** Where the outputs along one axis are sampled: `index[i]` and the next pixel, weighted 1 - `fraction[i]` and `fraction[i]`. */
-interface AxisSamples {
+export interface AxisSamples {
   index: Int32Array;
   fraction: Float32Array;
 }
 
 /** The sampling positions as OpenCV computes them: the ratio in double precision, the position in single. */
-function axisSamples(from: number, to: number): AxisSamples {
+export function axisSamples(from: number, to: number): AxisSamples {
   const scale = 1 / (to / from);
   const index = new Int32Array(to);
   const fraction = new Float32Array(to);
@@ -29,7 +29,7 @@ function axisSamples(from: number, to: number): AxisSamples {
 }
 
 /** Columns never leave the image: a position before the first or after the last pixel takes that pixel alone. */
-function clampSamples(samples: AxisSamples, from: number): AxisSamples {
+export function clampSamples(samples: AxisSamples, from: number): AxisSamples {
   const { index, fraction } = samples;
   for (let i = 0; i < index.length; i++) {
     if (index[i] < 0) {

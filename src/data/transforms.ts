@@ -13,6 +13,20 @@ export function compose(...transforms: Transform[]): Transform {
 }
 
 /**
+ * Subtracts a mean and divides by a deviation, channel by channel (torchvision's `normalize`; the notebook's `Normalize` with its
+ * RESNET_MEAN and RESNET_STD). The model normalises what it gets once more, as in the notebook.
+ *
+ * @param mean of red, green and blue, in the image's range 0…1
+ * @param std of red, green and blue, above 0
+ */
+export function normalize(mean: readonly number[], std: readonly number[]): Transform {
+  return (sample) => ({
+    ...sample,
+    image: { ...sample.image, data: sample.image.data.map((value, i) => (value - mean[i % 3]) / std[i % 3]) },
+  });
+}
+
+/**
  * Mirrors image, boxes and masks left to right (the notebook's `HorizontalFlip`).
  *
  * As in the notebook, xmin and xmax become `width - xmax` and `width - xmin` although corners are inclusive: a flipped box

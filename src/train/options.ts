@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { UserError } from '../cli/errors.ts';
+import { NO_AUGMENTATION } from '../data/augmentations.ts';
 import { type PresetName, presetNames, trainingDefaults } from '../model/presets.ts';
 
 const count = z.int().positive();
+const probability = z.number().min(0).max(1);
 
 /**
  * Everything that decides a training run, as `config.json` in its folder keeps it: the same file on the same adapter gives the
@@ -33,6 +35,17 @@ const trainOptionsSchema = z.strictObject({
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Weights to start from. */
   weights: z.string().nullable(),
+  /** Changes of the training samples, see `Augmentation`. */
+  hflip: probability,
+  vflip: probability,
+  rotate90: probability,
+  scaleJitter: z
+    .tuple([z.number().positive(), z.number().positive()])
+    .refine(([least, most]) => least <= most, 'expected the smaller factor first')
+    .nullable(),
+  crop: z.tuple([count, count]).nullable(),
+  brightness: probability,
+  contrast: probability,
   competitionClasses: z.boolean(),
   workers: z.int().min(0),
 });
@@ -103,6 +116,10 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     validation: data === null ? 1 / 6 : 0.15,
     anchors: null,
     weights: null,
+    ...NO_AUGMENTATION,
+    // The notebook's.
+    hflip: 0.5,
+    vflip: 0.5,
     competitionClasses: false,
     workers: 2,
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),

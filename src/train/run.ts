@@ -61,12 +61,18 @@ export function planRun(options: TrainOptions, dataDir: string, out: string): Ru
   const run = { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
   openWeights(run)?.close();
   // Such an image alone in a batch (an epoch's last may hold one) leaves a batch norm a single value per channel.
+  const least = (side: number, cut: 0 | 1): number =>
+    Math.min(
+      Math.floor(resizedSide(side, options.resize) * (options.scaleJitter?.[0] ?? 1)),
+      options.crop?.[cut] ?? Number.POSITIVE_INFINITY,
+    );
   const tooSmall = dataset.images.find(
-    ({ width, height }) => resizedSide(Math.max(width, height), options.resize) <= config.sizeDivisible,
+    ({ width, height }) => Math.max(least(width, 0), least(height, 1)) <= config.sizeDivisible,
   );
   if (config.norm === 'batch' && tooSmall) {
+    const changes = `--resize ${options.resize}${options.scaleJitter ? ', --scale-jitter' : ''}${options.crop ? ', --crop' : ''}`;
     throw new UserError(
-      `${tooSmall.path} (${tooSmall.width} × ${tooSmall.height}) is too small at --resize ${options.resize}, expected a longer side above ${config.sizeDivisible} pixels after it.`,
+      `${tooSmall.path} (${tooSmall.width} × ${tooSmall.height}) is too small at ${changes}, expected a longer side above ${config.sizeDivisible} pixels after it.`,
     );
   }
   return run;

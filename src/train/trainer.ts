@@ -1,5 +1,6 @@
 import { appendFileSync, copyFileSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { Random, type RandomState } from '../data/random.ts';
@@ -109,8 +110,7 @@ export class Trainer {
       batchSize: options.batchSize,
       shuffle: true,
       random: this.#loaderRandom,
-      hflip: 0.5,
-      vflip: 0.5,
+      augmentation: pickAugmentation(options),
       resize: options.resize,
       workers: options.workers,
     });

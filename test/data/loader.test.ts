@@ -1,12 +1,14 @@
 import { truncateSync } from 'node:fs';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
+import { NO_AUGMENTATION } from '../../src/data/augmentations.ts';
 import { type Dataset, loadSample, openDataset } from '../../src/data/dataset.ts';
 import { type Batch, Loader, type LoaderOptions } from '../../src/data/loader.ts';
 import { Random } from '../../src/data/random.ts';
 import { removeFolders, writeDataset } from './folders.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];
+const FLIPS = { ...NO_AUGMENTATION, hflip: 0.5, vflip: 0.5 };
 const open: Loader[] = [];
 
 afterEach(async () => {
@@ -42,7 +44,7 @@ describe('Loader', () => {
     expect(loader.length).toBe(3);
     expect(batches.map((batch) => batch.length)).toEqual([3, 3, 1]);
     expect(idsOf(batches)).toEqual(IDS);
-    expect(batches.flat()[2]).toEqual(loadSample(cells().images[2]));
+    expect(batches.flat()[2]).toEqual(loadSample(cells().images[2], { imageId: 2 }));
     expect(loader.droppedCells).toBe(7);
     await epoch(loader);
     expect(loader.droppedCells).toBe(7);
@@ -50,7 +52,7 @@ describe('Loader', () => {
 
   it('shuffles and flips the same whatever the number of workers', async () => {
     const dataset = cells();
-    const options = { dataset, shuffle: true, hflip: 0.5, vflip: 0.5, resize: 0.75 };
+    const options = { dataset, shuffle: true, augmentation: FLIPS, resize: 0.75 };
     const epochs: Batch[][][] = [];
     for (const [workers, prefetch] of [
       [0, 2],
@@ -77,11 +79,11 @@ describe('Loader', () => {
   it('goes on from a saved generator as if it had not stopped', async () => {
     const dataset = cells();
     const random = new Random(3);
-    const loader = loaderOf({ dataset, random, shuffle: true, hflip: 0.5 });
+    const loader = loaderOf({ dataset, random, shuffle: true, augmentation: FLIPS });
     await epoch(loader);
     const state = random.save();
     const expected = await epoch(loader);
-    const resumed = loaderOf({ dataset, random: Random.restore(state), shuffle: true, hflip: 0.5 });
+    const resumed = loaderOf({ dataset, random: Random.restore(state), shuffle: true, augmentation: FLIPS });
     expect(await epoch(resumed)).toEqual(expected);
   });
 
