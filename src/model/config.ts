@@ -36,7 +36,16 @@ const configSchema = z
     anchorSizes: list(positive, 'numbers above 0', 5).default([32, 64, 128, 256, 512]),
     /** Height / width of the anchors of each level. */
     aspectRatios: list(positive, 'numbers above 0').default([0.5, 1, 2]),
-    /** Width of the box head's two linear layers. */
+    /**
+     * `batch`: BatchNorm2d behind each convolution of the pyramid, the box head and the mask head, which then have no bias
+     * (`maskrcnn_resnet50_fpn_v2`).
+     */
+    headNorm: z.enum(['none', 'batch'], "'none' or 'batch'").default('none'),
+    /** 3x3 convolutions of the RPN before its predictors. */
+    rpnConvDepth: integer(1).default(1),
+    /** Channels of each 3x3 convolution of the box head (FastRCNNConvFCHead); empty for torchvision's TwoMLPHead. */
+    boxConvLayers: z.array(integer(1), 'an array of integers of at least 1').default([]),
+    /** Width of the box head's linear layers: two of them, or one behind its convolutions. */
     representationSize: integer(1).default(1024),
     /** false: the box-only Faster R-CNN. */
     masks: z.boolean('true or false').default(true),

@@ -42,7 +42,9 @@ function formulaOf(name: string, shape: readonly number[], { basicBlocks }: Form
   const parts = name.split('.');
   const leaf = parts.at(-1);
   const module = parts.at(-2) ?? '';
-  if (module.startsWith('bn') || name.includes('.downsample.1.')) {
+  // The norm behind a head's convolution (`headNorm`), as `layer_blocks.0.1.weight`.
+  const headNorm = /\.(inner_blocks|layer_blocks|box_head|mask_head)\.\d+\.1\./.test(name);
+  if (module.startsWith('bn') || name.includes('.downsample.1.') || headNorm) {
     if (leaf === 'bias' || leaf === 'running_mean') return (u) => 0.1 * u;
     if (leaf !== 'weight') return (u) => 1 + 0.3 * u;
     // The last norm of a residual branch is damped, else activations grow with depth.

@@ -2,38 +2,72 @@ import { convTranspose2d } from '../kernels/convTranspose2d.ts';
 import { reshape } from '../kernels/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
-import { constant, kaimingNormalFanOut, torchDefaultBias } from './initializers.ts';
-import { Conv2d, Linear } from './layers.ts';
+import { kaimingNormalFanOut, torchDefaultBias } from './initializers.ts';
+import { Conv2d, Conv2dNormActivation, Linear } from './layers.ts';
 import type { Observer } from './observer.ts';
 import { Entry, type StateDict } from './stateDict.ts';
 
 /** Side of a predicted mask, pixels of the RoI grid. */
 export const MASK_SIZE = 28;
 
-/** torchvision's TwoMLPHead and FastRCNNPredictor (`torchvision/models/detection/faster_rcnn.py`). */
+/** A mask or box head's 3×3 convolutions, each with ReLU: `<name>.0`, `<name>.1` …; `widths` are their output channels. */
+function headConvs(
+  state: StateDict,
+  name: string,
+  inChannels: number,
+  widths: readonly number[],
+  config: MaskRCNNConfig,
+): Conv2dNormActivation[] {
+  return widths.map((out, index) => {
+    const channels = { in: index === 0 ? inChannels : widths[index - 1], out };
+    const options = { kernel: 3, relu: true, init: kaimingNormalFanOut };
+    return new Conv2dNormActivation(state, `${name}.${index}`, channels, options, config);
+  });
+}
+
+/**
+ * torchvision's TwoMLPHead, or FastRCNNConvFCHead where `boxConvLayers` names convolutions, and FastRCNNPredictor
+ * (`torchvision/models/detection/faster_rcnn.py`).
+ */
 export class BoxBranch {
-  readonly #fc6: Linear;
-  readonly #fc7: Linear;
+  readonly #convs: Conv2dNormActivation[];
+  readonly #linears: Linear[];
   readonly #score: Linear;
   readonly #regression: Linear;
 
   constructor(state: StateDict, name: string, config: MaskRCNNConfig, poolSize: number) {
-    const { fpnChannels: channels, representationSize: width, numClasses } = config;
+    const { representationSize: width, numClasses, boxConvLayers } = config;
+    this.#convs = headConvs(state, `${name}.box_head`, config.fpnChannels, boxConvLayers, config);
+    const channels = boxConvLayers.at(-1) ?? config.fpnChannels;
+    const inFeatures = channels * poolSize * poolSize;
     const maps = [channels, poolSize, poolSize] as const;
-    this.#fc6 = new Linear(state, `${name}.box_head.fc6`, channels * poolSize * poolSize, width, maps);
-    this.#fc7 = new Linear(state, `${name}.box_head.fc7`, width, width);
+    this.#linears =
+      boxConvLayers.length === 0
+        ? [
+            new Linear(state, `${name}.box_head.fc6`, inFeatures, width, maps),
+            new Linear(state, `${name}.box_head.fc7`, width, width),
+          ]
+        : // Behind the convolutions stands Flatten, which has no parameters but a number.
+          [new Linear(state, `${name}.box_head.${boxConvLayers.length + 1}`, inFeatures, width, maps)];
     this.#score = new Linear(state, `${name}.box_predictor.cls_score`, width, numClasses);
     this.#regression = new Linear(state, `${name}.box_predictor.bbox_pred`, width, numClasses * 4);
   }
 
   /** Pooled RoIs [K, 7, 7, C] → class logits [K, classes] and box codes [K, 4 · classes]. */
-  async forward(pooled: Tensor, observe?: Observer): Promise<{ classLogits: Tensor; boxRegression: Tensor }> {
+  async forward(
+    pooled: Tensor,
+    training: boolean,
+    observe?: Observer,
+  ): Promise<{ classLogits: Tensor; boxRegression: Tensor }> {
     await observe?.('box.pool', pooled);
-    const [rois, height, width, channels] = pooled.shape;
-    const { device } = pooled;
-    const head = device.scope(() =>
-      this.#fc7.forward(this.#fc6.forward(reshape(pooled, [rois, height * width * channels]), true), true),
-    );
+    const head = pooled.device.scope(() => {
+      const maps = this.#convs.reduce((x, conv) => conv.forward(x, training), pooled);
+      const [rois, height, width, channels] = maps.shape;
+      return this.#linears.reduce(
+        (x, linear) => linear.forward(x, true),
+        reshape(maps, [rois, height * width * channels]),
+      );
+    });
     const classLogits = this.#score.forward(head);
     const boxRegression = this.#regression.forward(head);
     await observe?.('box.head', head);
@@ -45,24 +79,15 @@ export class BoxBranch {
 
 /** torchvision's MaskRCNNHeads and MaskRCNNPredictor (`torchvision/models/detection/mask_rcnn.py`). */
 export class MaskBranch {
-  readonly #convs: Conv2d[];
+  readonly #convs: Conv2dNormActivation[];
   readonly #upWeight: Entry;
   readonly #upBias: Entry;
   readonly #logits: Conv2d;
 
   constructor(state: StateDict, name: string, config: MaskRCNNConfig) {
     const { maskLayers, maskDimReduced, numClasses } = config;
-    let channels = config.fpnChannels;
-    this.#convs = maskLayers.map((width, index) => {
-      const conv = new Conv2d(state, `${name}.mask_head.${index}.0`, channels, width, 3, {
-        padding: 1,
-        relu: true,
-        weightInit: kaimingNormalFanOut,
-        biasInit: constant(0),
-      });
-      channels = width;
-      return conv;
-    });
+    this.#convs = headConvs(state, `${name}.mask_head`, config.fpnChannels, maskLayers, config);
+    const channels = maskLayers[maskLayers.length - 1];
     const shape = [channels, maskDimReduced, 2, 2];
     this.#upWeight = state.declare(
       new Entry(`${name}.mask_predictor.conv5_mask.weight`, shape, {
@@ -79,10 +104,10 @@ export class MaskBranch {
   }
 
   /** Pooled RoIs [K, 14, 14, C] → mask logits [K, 28, 28, classes]. */
-  async forward(pooled: Tensor, observe?: Observer): Promise<Tensor> {
+  async forward(pooled: Tensor, training: boolean, observe?: Observer): Promise<Tensor> {
     await observe?.('mask.pool', pooled);
     const logits = pooled.device.scope(() => {
-      const features = this.#convs.reduce((x, conv) => conv.forward(x), pooled);
+      const features = this.#convs.reduce((x, conv) => conv.forward(x, training), pooled);
       const up = convTranspose2d(features, this.#upWeight.tensor, this.#upBias.tensor, { stride: 2, relu: true });
       return this.#logits.forward(up);
     });

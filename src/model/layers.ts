@@ -157,3 +157,46 @@ export class ConvNorm {
     );
   }
 }
+
+/**
+ * torchvision's Conv2dNormActivation (`torchvision/ops/misc.py`) of stride 1 that keeps the size: `<name>.0` a convolution, with
+ * bias where no norm follows it; `<name>.1` BatchNorm2d where `headNorm` is `batch`; then, if `relu`, ReLU.
+ */
+export class Conv2dNormActivation {
+  readonly #relu: boolean;
+  readonly #layer: Conv2d | ConvNorm;
+
+  constructor(
+    state: StateDict,
+    name: string,
+    channels: { in: number; out: number },
+    options: { kernel: number; relu: boolean; init: Initializer },
+    config: { headNorm: 'none' | 'batch'; batchNormEps: number },
+  ) {
+    const { kernel, relu, init } = options;
+    const padding = (kernel - 1) / 2;
+    this.#relu = relu;
+    this.#layer =
+      config.headNorm === 'none'
+        ? new Conv2d(state, `${name}.0`, channels.in, channels.out, kernel, {
+            padding,
+            relu,
+            weightInit: init,
+            biasInit: constant(0),
+          })
+        : new ConvNorm(
+            state,
+            { conv: `${name}.0`, norm: `${name}.1` },
+            channels,
+            { kernel, padding },
+            { norm: 'batch', batchNormEps: config.batchNormEps },
+            init,
+          );
+  }
+
+  forward(x: Tensor, training: boolean): Tensor {
+    return this.#layer instanceof Conv2d
+      ? this.#layer.forward(x)
+      : this.#layer.forward(x, { training, relu: this.#relu });
+  }
+}

@@ -52,7 +52,7 @@ export class MaskRCNN {
   constructor(config: MaskRCNNConfig) {
     this.config = config;
     this.#body = new ResNet(this.state, 'backbone.body', config);
-    this.#fpn = new FeaturePyramidNetwork(this.state, 'backbone.fpn', this.#body.outChannels, config.fpnChannels);
+    this.#fpn = new FeaturePyramidNetwork(this.state, 'backbone.fpn', this.#body.outChannels, config);
     this.#rpn = new RegionProposalNetwork(this.state, 'rpn', config);
     this.#roiHeads = new RoiHeads(this.state, 'roi_heads', config);
   }
@@ -80,7 +80,7 @@ export class MaskRCNN {
       shape: [images.length, 2],
       data: Int32Array.from(batch.imageSizes.flat()),
     });
-    const features = device.scope(() => this.#fpn.forward(this.#body.forward(batch.tensors, training)));
+    const features = device.scope(() => this.#fpn.forward(this.#body.forward(batch.tensors, training), training));
     for (const [level, feature] of features.entries()) {
       await observe?.(`features.${level === features.length - 1 ? 'pool' : level}`, feature);
     }

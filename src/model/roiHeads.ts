@@ -111,6 +111,7 @@ export class RoiHeads {
       );
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, rois, batch, BOX_POOL),
+        true,
         observe,
       );
       const losses = await this.#boxLosses(classLogits, boxRegression, sampled, targets, observe);
@@ -245,7 +246,7 @@ export class RoiHeads {
         device,
         positives.map(({ boxes }) => boxes),
       );
-      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), observe);
+      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), true, observe);
       const ofClass = gatherClass(
         reshape(logits, [labels.length, MASK_SIZE * MASK_SIZE, this.#config.numClasses, 1]),
         device.tensor(labels, [labels.length], 'i32'),
@@ -295,6 +296,7 @@ export class RoiHeads {
       const rois = this.#rois(device, proposals);
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, rois, batch, BOX_POOL),
+        false,
         observe,
       );
       return this.#postprocess(device, classLogits, boxRegression, proposals, batch);
@@ -307,7 +309,7 @@ export class RoiHeads {
         device,
         detections.map(({ boxes }) => boxes),
       );
-      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), observe);
+      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), false, observe);
       const count = logits.shape[0];
       const labels = Int32Array.from(detections.flatMap((image) => [...image.labels]));
       const ofClass = gatherClass(

@@ -39,7 +39,7 @@ interface Anchors {
 /** torchvision's RegionProposalNetwork with its RPNHead (`torchvision/models/detection/rpn.py`). */
 export class RegionProposalNetwork {
   readonly #config: MaskRCNNConfig;
-  readonly #conv: Conv2d;
+  readonly #convs: Conv2d[];
   readonly #logits: Conv2d;
   readonly #deltas: Conv2d;
   #anchors: Anchors | null = null;
@@ -49,7 +49,11 @@ export class RegionProposalNetwork {
     const channels = config.fpnChannels;
     const ratios = config.aspectRatios.length;
     const init = { weightInit: normal(0.01), biasInit: constant(0) };
-    this.#conv = new Conv2d(state, `${name}.head.conv.0.0`, channels, channels, 3, { padding: 1, relu: true, ...init });
+    this.#convs = Array.from(
+      { length: config.rpnConvDepth },
+      (_, i) =>
+        new Conv2d(state, `${name}.head.conv.${i}.0`, channels, channels, 3, { padding: 1, relu: true, ...init }),
+    );
     this.#logits = new Conv2d(state, `${name}.head.cls_logits`, channels, ratios, 1, init);
     this.#deltas = new Conv2d(state, `${name}.head.bbox_pred`, channels, ratios * 4, 1, init);
   }
@@ -83,7 +87,7 @@ export class RegionProposalNetwork {
     const anchors = this.#anchorsFor(device, batch, features);
     const levels = features.map((feature) =>
       device.scope(() => {
-        const hidden = this.#conv.forward(feature);
+        const hidden = this.#convs.reduce((x, conv) => conv.forward(x), feature);
         const logits = this.#logits.forward(hidden);
         const deltas = this.#deltas.forward(hidden);
         return {

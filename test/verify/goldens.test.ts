@@ -36,6 +36,15 @@ function corrupted(name: string, tensors: readonly string[]): string {
   return folder;
 }
 
+/** Made by test/python/golden_v2.py with torchvision 0.29. */
+const fixtures = resolve(dirname(fileURLToPath(import.meta.url)), '../fixtures');
+
+test('the v2 form of the model holds', { timeout: 600_000 }, async () => {
+  const { total, off } = await verify(join(fixtures, 'tiny-v2'));
+  expect(off).toEqual([]);
+  expect(total).toBeGreaterThan(300);
+});
+
 describe.skipIf(!existsSync(join(goldens, 'ops/case.json')))('the golden cases hold', () => {
   test.each([
     ['ops', 150],
