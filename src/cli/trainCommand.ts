@@ -47,6 +47,11 @@ export function trainCommand(): Command {
     .option('--seed <n>', 'seed of everything random (default: 2021)', parseCount)
     .option('--validation <share>', 'share of the images kept for validation (default: 0.15)', parseNumber)
     .option('--anchors <a,b,c,d,e>', 'anchor sizes in pixels of the resized image, one per level', parseList)
+    .option(
+      '--trainable-layers <n>',
+      'train the last n of the five layers of the backbone (default: 5, all)',
+      parseCount,
+    )
     .option('--hflip <p>', 'probability of mirroring left to right (default: 0.5)', parseNumber)
     .option('--vflip <p>', 'probability of mirroring top to bottom (default: 0.5)', parseNumber)
     .option('--rotate90 <p>', 'probability of quarter turns (default: 0)', parseNumber)

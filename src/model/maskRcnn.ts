@@ -57,6 +57,25 @@ export class MaskRCNN {
     this.#roiHeads = new RoiHeads(this.state, 'roi_heads', config);
   }
 
+  /**
+   * Freezes the first layers of the backbone's body, as torchvision's `trainable_backbone_layers`
+   * (`torchvision/models/detection/backbone_utils.py`): their parameters stay as they are, save no activations and get no
+   * gradients. Call it before `allocate`.
+   *
+   * @param trainableLayers 0 … 5: how many of layer4, layer3, layer2, layer1 and the stem (with its norm) are trained
+   */
+  freezeBackbone(trainableLayers: number): void {
+    if (!(Number.isInteger(trainableLayers) && trainableLayers >= 0 && trainableLayers <= 5)) {
+      throw new RangeError(`trainableLayers: expected a whole number from 0 to 5, got ${trainableLayers}.`);
+    }
+    if (trainableLayers === 5) return;
+    const trained = ['layer4', 'layer3', 'layer2', 'layer1'].slice(0, trainableLayers);
+    for (const entry of this.state.entries.values()) {
+      const [, layer] = /^backbone\.body\.(\w+)\./.exec(entry.name) ?? [];
+      if (layer !== undefined && !trained.includes(layer)) entry.freeze();
+    }
+  }
+
   /** Puts the weights on the device: those of `source` where it has them, else torchvision's initial values. */
   async allocate(device: Device, random: Random, source?: StateSource): Promise<void> {
     await this.state.allocate(device, random, source);

@@ -12,9 +12,8 @@ export class Entry {
   /** torch's shape. */
   readonly shape: readonly number[];
   readonly layout: Layout;
-  /** True for parameters, false for buffers (running statistics, frozen batch norms). */
-  readonly trainable: boolean;
   readonly init: Initializer;
+  #trainable: boolean;
   #tensor: Tensor | null = null;
 
   constructor(
@@ -25,8 +24,19 @@ export class Entry {
     this.name = name;
     this.shape = shape;
     this.layout = options.layout ?? { kind: 'plain' };
-    this.trainable = options.trainable ?? true;
+    this.#trainable = options.trainable ?? true;
     this.init = options.init;
+  }
+
+  /** True for parameters, false for buffers (running statistics, frozen batch norms) and for what was frozen. */
+  get trainable(): boolean {
+    return this.#trainable;
+  }
+
+  /** Makes a parameter a constant: it has no gradient, and nothing is saved for one. */
+  freeze(): void {
+    if (this.#tensor) throw new Error(`${this.name} was frozen after the model had been allocated.`);
+    this.#trainable = false;
   }
 
   /** The device's copy, in the device's layout. */

@@ -33,6 +33,8 @@ const trainOptionsSchema = z.strictObject({
   /** Share of the images that are kept for validation. */
   validation: z.number().gt(0).lt(1),
   anchors: z.array(z.number().positive()).length(5).nullable(),
+  /** Layers of the backbone that are trained, from the last: torchvision's `trainable_backbone_layers`; 5 is all of it. */
+  trainableLayers: z.int().min(0).max(5),
   /** Weights to start from. */
   weights: z.string().nullable(),
   /** Changes of the training samples, see `Augmentation`. */
@@ -115,6 +117,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     seed: 2021,
     validation: data === null ? 1 / 6 : 0.15,
     anchors: null,
+    trainableLayers: 5,
     weights: null,
     ...NO_AUGMENTATION,
     // The notebook's.

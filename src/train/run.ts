@@ -58,6 +58,7 @@ export function planRun(options: TrainOptions, dataDir: string, out: string): Ru
     anchors: options.anchors ?? undefined,
   });
   const model = new MaskRCNN(config);
+  model.freezeBackbone(options.trainableLayers);
   const run = { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
   openWeights(run)?.close();
   // Such an image alone in a batch (an epoch's last may hold one) leaves a batch norm a single value per channel.

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, LoadedImage, Target } from '../../src/data/types.ts';
+import { add } from '../../src/kernels/arithmetic.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { LOSS_NAMES, MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Device } from '../../src/tensor/device.ts';
@@ -178,6 +179,47 @@ describe('predict', () => {
     const [, together] = await model.predict([scene.image, twin.image]);
     expect(together.labels).toEqual(alone.labels);
     expect(together.boxes).toEqual(alone.boxes);
+  });
+});
+
+describe('freezeBackbone', () => {
+  /** Loss, gradients by name and the bytes in use before the backward pass. */
+  async function step(trainableLayers: number) {
+    const model = new MaskRCNN(smallestConfig());
+    model.freezeBackbone(trainableLayers);
+    await model.allocate(device, new Random(1));
+    models.push(model);
+    return device.scope(async () => {
+      const before = device.gpu.counters().inUse;
+      const result = await model.trainingLosses([scene.image], [scene.target], { permutation: identity });
+      const saved = device.gpu.counters().inUse - before;
+      const total = Object.values(result).reduce((sum, loss) => add(sum, loss));
+      device.backward(total);
+      const gradients = new Map<string, Float32Array>();
+      for (const name of model.state.parameters.names) gradients.set(name, await model.state.readGradient(name));
+      return { loss: await total.item(), gradients, saved };
+    });
+  }
+
+  it('leaves the gradients of what is trained as they are, and saves less', async () => {
+    const all = await step(5);
+    const some = await step(2);
+    const none = await step(0);
+    expect([some.loss, none.loss]).toEqual([all.loss, all.loss]);
+    const body = [...all.gradients.keys()].filter((name) => name.startsWith('backbone.body.'));
+    expect(body.some((name) => name.includes('.conv1.') && name.startsWith('backbone.body.conv1'))).toBe(true);
+    const kept = [...some.gradients.keys()].filter((name) => name.startsWith('backbone.body.'));
+    expect(kept).toEqual(body.filter((name) => /layer[34]/.test(name)));
+    expect([...none.gradients.keys()]).toEqual([...all.gradients.keys()].filter((name) => !body.includes(name)));
+    for (const [name, gradient] of some.gradients) expect(gradient, name).toEqual(all.gradients.get(name));
+    expect(some.saved).toBeLessThan(all.saved);
+    expect(none.saved).toBeLessThan(some.saved);
+  });
+
+  it('refuses other numbers, and what has been allocated', async () => {
+    expect(() => new MaskRCNN(smallestConfig()).freezeBackbone(6)).toThrow('0 to 5');
+    const model = await build();
+    expect(() => model.freezeBackbone(1)).toThrow('allocated');
   });
 });
 

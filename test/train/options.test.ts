@@ -47,6 +47,7 @@ describe('completeTrainOptions', () => {
     [{ momentum: 1 }, '--momentum 1: '],
     [{ weightDecay: -1 }, '--weight-decay -1: '],
     [{ clipNorm: 0 }, '--clip-norm 0: '],
+    [{ trainableLayers: 6 }, '--trainable-layers 6: '],
     [{ hflip: 1.5 }, '--hflip 1.5: '],
     [{ scaleJitter: [2, 1] }, '--scale-jitter 2,1: expected the smaller factor first'],
     [{ crop: [64] }, '--crop 64: '],
