@@ -1,5 +1,15 @@
 import type { OpenedDevice } from './adapter.ts';
-import { BufferPool, type MemoryCounters, type PooledBuffer } from './pool.ts';
+import { DerivedCache } from './derived.ts';
+import {
+  BufferPool,
+  type MemoryCounters,
+  MemoryLedger,
+  type PooledBuffer,
+  type PooledTexture,
+  TEXEL_BYTES,
+  TEXTURE_WIDTH,
+  TexturePool,
+} from './pool.ts';
 import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
 
 /** The device was lost, ran out of memory, or refused a command. Nothing computed since can be trusted. */
@@ -15,9 +25,13 @@ export class GpuError extends Error {
 /** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. */
 export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer };
 
+/** What a binding takes: a texture where the program declares one, else a buffer. */
+export type Bindable = BufferSource | PooledTexture;
+
 export interface Dispatch<F extends Flags, B extends string, U extends string> {
   flags?: F;
-  buffers: Readonly<Record<B, BufferSource>>;
+  /** One for each binding. */
+  buffers: Readonly<Record<B, Bindable>>;
   uniforms: Readonly<Record<U, number>>;
   /** Number of workgroups (folded into y beyond the limit), or the grid itself. Nothing is dispatched when it is empty. */
   workgroups: number | readonly [number, number, number];
@@ -36,15 +50,17 @@ interface Compiled {
   layout: GPUBindGroupLayout;
   uniformBytes: number;
   uniforms: [string, 'u32' | 'i32' | 'f32'][];
-  bindings: string[];
+  bindings: { name: string; writes: boolean; texture: boolean }[];
 }
 
 const DISPATCHES_PER_SUBMIT = 48;
 const UNIFORM_BYTES = 64 * 1024;
 const MAX_CACHED_BIND_GROUPS = 50_000;
+/** What derived operands may take beside a training step's own memory. */
+const DERIVED_BYTES = 192 * 1024 * 1024;
 
-function pooled(source: BufferSource): PooledBuffer {
-  return 'gpuBuffer' in source ? source : source.buffer;
+function pooled(source: Bindable): PooledBuffer | PooledTexture {
+  return 'buffer' in source ? source.buffer : source;
 }
 
 /**
@@ -57,6 +73,10 @@ export class Gpu {
   readonly opened: OpenedDevice;
   readonly device: GPUDevice;
   readonly pool: BufferPool;
+  readonly textures: TexturePool;
+  /** Operands derived from buffers; `Gpu` keeps count of what is written. */
+  readonly derived: DerivedCache<PooledBuffer | PooledTexture>;
+  #ledger = new MemoryLedger();
   #staging: BufferPool;
   #compiled = new WeakMap<Program, Map<string, Compiled>>();
   #bindGroups = new Map<string, GPUBindGroup>();
@@ -82,16 +102,32 @@ export class Gpu {
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
       label: 'uniforms',
     });
-    this.pool = new BufferPool((size) => {
-      this.#checkSize(size);
-      return this.#guarded('out-of-memory', `creating a buffer of ${size} bytes`, () =>
-        this.device.createBuffer({
+    this.pool = new BufferPool(
+      this.#ledger,
+      (size) => {
+        this.#checkSize(size);
+        return this.#guarded('out-of-memory', `creating a buffer of ${size} bytes`, () =>
+          this.device.createBuffer({
+            size,
+            usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+          }),
+        );
+      },
+      (contents) => this.derived.forget(contents),
+    );
+    this.textures = new TexturePool(this.#ledger, (size) => {
+      if (size[1] > this.limits.maxTextureDimension2D)
+        throw new GpuError('out-of-memory', `A texture of ${size[1]} rows passes the limit of this adapter.`);
+      return this.#guarded('out-of-memory', `creating a texture of ${size.join('×')} texels`, () =>
+        this.device.createTexture({
           size,
-          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+          format: 'rgba32float',
+          usage: GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST,
         }),
       );
     });
-    this.#staging = new BufferPool((size) =>
+    this.derived = new DerivedCache(DERIVED_BYTES, (resource) => this.giveBack(resource));
+    this.#staging = new BufferPool(new MemoryLedger(), (size) =>
       this.#guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
         this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST }),
       ),
@@ -107,7 +143,18 @@ export class Gpu {
   }
 
   counters(): GpuCounters {
-    return { ...this.pool.counters(), ...this.#counts };
+    return { ...this.#ledger.counters(), ...this.#counts };
+  }
+
+  /** Gives a buffer or a texture back to its pool. */
+  giveBack(resource: PooledBuffer | PooledTexture): void {
+    if ('gpuBuffer' in resource) this.pool.release(resource);
+    else this.textures.release(resource);
+  }
+
+  /** Whether a texture can hold so many vec4f. */
+  textureHolds(texels: number): boolean {
+    return Math.ceil(texels / TEXTURE_WIDTH) <= this.limits.maxTextureDimension2D;
   }
 
   #checkSize(size: number): void {
@@ -179,11 +226,14 @@ export class Gpu {
         buffer: { type: 'uniform', hasDynamicOffset: true },
       });
     }
-    bindings.forEach(([, access], index) => {
+    bindings.forEach(([, access, type], index) => {
+      const reads = access === 'read';
       entries.push({
         binding: index + 1,
         visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: access === 'read' ? 'read-only-storage' : 'storage' },
+        ...(type === 'texture'
+          ? { storageTexture: { access: reads ? 'read-only' : 'write-only', format: 'rgba32float' } }
+          : { buffer: { type: reads ? 'read-only-storage' : 'storage' } }),
       });
     });
     const layout = this.device.createBindGroupLayout({ entries, label });
@@ -215,20 +265,27 @@ export class Gpu {
       layout,
       uniforms,
       uniformBytes: Math.ceil((uniforms.length * 4) / 16) * 16,
-      bindings: bindings.map(([name]) => name),
+      bindings: bindings.map(([name, access, type]) => ({
+        name,
+        writes: access === 'write',
+        texture: type === 'texture',
+      })),
     };
     variants.set(key, compiled);
     return compiled;
   }
 
-  #bindGroup(compiled: Compiled, buffers: PooledBuffer[]): GPUBindGroup {
+  #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
     let key = `${compiled.id}`;
-    for (const buffer of buffers) key += `,${buffer.id}`;
+    for (const resource of resources) key += `,${resource.id}`;
     const known = this.#bindGroups.get(key);
     if (known) return known;
-    const entries: GPUBindGroupEntry[] = buffers.map((buffer, index) => ({
+    const entries: GPUBindGroupEntry[] = resources.map((resource, index) => ({
       binding: index + 1,
-      resource: { buffer: buffer.gpuBuffer, offset: buffer.offset, size: buffer.size },
+      resource:
+        'view' in resource
+          ? resource.view
+          : { buffer: resource.gpuBuffer, offset: resource.offset, size: resource.size },
     }));
     if (compiled.uniforms.length > 0) {
       entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
@@ -261,14 +318,18 @@ export class Gpu {
     const [x, y, z] = this.#grid(options.workgroups, program.name);
     if (x * y * z === 0) return;
     const compiled = this.#compile(program as unknown as Program<F>, options.flags ?? ({} as F));
-    const buffers = compiled.bindings.map((name) => {
+    const resources = compiled.bindings.map(({ name, writes, texture }) => {
       const source = options.buffers[name as B];
       if (!source) throw new Error(`${program.name}: the binding ${name} was given no buffer.`);
-      return pooled(source);
+      const resource = pooled(source);
+      if ('view' in resource !== texture)
+        throw new Error(`${program.name}: the binding ${name} takes a ${texture ? 'texture' : 'buffer'}.`);
+      if (writes && 'contents' in resource) resource.contents.version++;
+      return resource;
     });
     const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
     if (this.#uniformUsed + slot > UNIFORM_BYTES || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
-    const group = this.#bindGroup(compiled, buffers);
+    const group = this.#bindGroup(compiled, resources);
     const pass = this.#openPass();
     pass.setPipeline(compiled.pipeline);
     if (compiled.uniforms.length > 0) {
@@ -327,6 +388,7 @@ export class Gpu {
   /** Fills the first `bytes` of a buffer with zeros, in order with the dispatches around it. */
   clear(buffer: PooledBuffer, bytes: number): void {
     this.#endPass();
+    buffer.contents.version++;
     this.#open().clearBuffer(buffer.gpuBuffer, buffer.offset, Math.ceil(bytes / 4) * 4);
   }
 
@@ -334,6 +396,7 @@ export class Gpu {
   copy(from: PooledBuffer, to: PooledBuffer, bytes: number, fromOffset = 0, toOffset = 0): void {
     if (bytes === 0) return;
     this.#endPass();
+    to.contents.version++;
     this.#open().copyBufferToBuffer(
       from.gpuBuffer,
       from.offset + fromOffset,
@@ -343,11 +406,32 @@ export class Gpu {
     );
   }
 
+  /** Copies the first `texels` vec4f of a buffer into a texture, in order with the dispatches around it. */
+  copyToTexture(from: PooledBuffer, to: PooledTexture, texels: number): void {
+    if (texels === 0) return;
+    this.#endPass();
+    const source = { buffer: from.gpuBuffer, bytesPerRow: TEXTURE_WIDTH * TEXEL_BYTES };
+    const rows = Math.floor(texels / TEXTURE_WIDTH);
+    const rest = texels % TEXTURE_WIDTH;
+    const encoder = this.#open();
+    if (rows > 0) {
+      encoder.copyBufferToTexture({ ...source, offset: from.offset }, { texture: to.gpuTexture }, [
+        TEXTURE_WIDTH,
+        rows,
+      ]);
+    }
+    if (rest > 0) {
+      const offset = from.offset + rows * source.bytesPerRow;
+      encoder.copyBufferToTexture({ ...source, offset }, { texture: to.gpuTexture, origin: [0, rows] }, [rest, 1]);
+    }
+  }
+
   /** Writes host data. The queue would run this write before commands still being encoded, so those are submitted first. */
   write(buffer: PooledBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
     this.throwIfFailed();
     if (data.byteLength === 0) return;
     this.flush();
+    buffer.contents.version++;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     const whole = bytes.byteLength & ~3;
     const start = buffer.offset + offset;
@@ -424,7 +508,9 @@ export class Gpu {
   async trim(): Promise<void> {
     await this.sync();
     this.#bindGroups.clear();
+    this.derived.clear();
     this.pool.destroyFree();
+    this.textures.destroyFree();
     this.#staging.destroyFree();
   }
 

@@ -1,25 +1,46 @@
-/** A device buffer on loan from the pool, or a slice of one. */
-export interface PooledBuffer {
-  /** Names this buffer or slice in the cache of bind groups; never used twice. */
+/** Something of the device that is lent and given back. */
+interface Pooled {
+  /** Names it in the cache of bind groups; never used twice. */
   readonly id: number;
-  readonly gpuBuffer: GPUBuffer;
-  /** First byte of the slice, 0 for a whole buffer. */
-  readonly offset: number;
   /** Bytes: the size class, at least what was asked for. */
   readonly size: number;
   tag: string;
 }
 
+/** What a buffer holds, shared by its slices. */
+export interface Contents {
+  readonly id: number;
+  /** Counts the commands that wrote to the buffer; what was derived from an older version is out of date. */
+  version: number;
+}
+
+/** A device buffer on loan from the pool, or a slice of one. */
+export interface PooledBuffer extends Pooled {
+  readonly gpuBuffer: GPUBuffer;
+  readonly contents: Contents;
+  /** First byte of the slice, 0 for a whole buffer. */
+  readonly offset: number;
+}
+
+/**
+ * A texture of rgba32float on loan from the pool: an array of vec4f in rows of {@link TEXTURE_WIDTH}. Where a load from a texture costs
+ * less than one from a buffer, operands that are read often are copied into one.
+ */
+export interface PooledTexture extends Pooled {
+  readonly gpuTexture: GPUTexture;
+  readonly view: GPUTextureView;
+}
+
 export interface MemoryCounters {
-  /** Bytes (by size class) of buffers on loan now. */
+  /** Bytes (by size class) of buffers and textures on loan now. */
   inUse: number;
-  /** Bytes of all buffers that exist on the device: on loan or waiting in the pool. */
+  /** Bytes of all that exist on the device: on loan or waiting in the pool. */
   held: number;
   /** The most `held` has ever been. */
   peakHeld: number;
-  /** How many buffers have ever been created; flat from step to step after warm-up. */
+  /** How many have ever been created; flat from step to step after warm-up. */
   created: number;
-  /** `inUse` by what the buffers are for. */
+  /** `inUse` by what the memory is for. */
   byTag: Record<string, number>;
 }
 
@@ -27,95 +48,166 @@ const SMALLEST = 4096;
 /** A free buffer of up to so many classes more (twice the size) is lent where there is none of the right class. */
 const CLASSES_ABOVE = 4;
 
-/** Size classes are 1, 1.25, 1.5 and 1.75 times a power of two, so a buffer wastes at most a fifth and classes stay few. */
-export function sizeClass(bytes: number): number {
-  if (bytes <= SMALLEST) return SMALLEST;
-  const power = 2 ** Math.floor(Math.log2(bytes));
-  if (bytes === power) return power;
-  const quarter = power / 4;
-  return Math.ceil(Math.ceil((bytes - power) / quarter) * quarter + power);
+/** Texels in a row of every texture. Eight thousand rows, which every device has, then hold half a gigabyte. */
+export const TEXTURE_WIDTH = 4096;
+export const TEXEL_BYTES = 16;
+const TEXTURE_ROW_BYTES = TEXTURE_WIDTH * TEXEL_BYTES;
+
+/** 1, 1.25, 1.5 and 1.75 times a power of two (as far as these are whole), so classes waste at most a fifth and stay few. */
+function quarterClass(count: number): number {
+  const power = 2 ** Math.floor(Math.log2(count));
+  const quarter = Math.max(power / 4, 1);
+  return Math.ceil((count - power) / quarter) * quarter + power;
 }
 
+/** The size of the buffer that is lent for so many bytes. */
+export function sizeClass(bytes: number): number {
+  return bytes <= SMALLEST ? SMALLEST : quarterClass(bytes);
+}
+
+/** The size of the texture that is lent for so many bytes: whole rows. */
+function textureClass(bytes: number): number {
+  return quarterClass(Math.max(Math.ceil(bytes / TEXTURE_ROW_BYTES), 1)) * TEXTURE_ROW_BYTES;
+}
+
+/** The counters that pools of one device share. */
+export class MemoryLedger {
+  #counts = { inUse: 0, held: 0, peakHeld: 0, created: 0 };
+  readonly #byTag = new Map<string, number>();
+
+  create(bytes: number): void {
+    this.#counts.created++;
+    this.#counts.held += bytes;
+    this.#counts.peakHeld = Math.max(this.#counts.peakHeld, this.#counts.held);
+  }
+
+  destroy(bytes: number): void {
+    this.#counts.held -= bytes;
+  }
+
+  /** Lends (or, with negative bytes, takes back). */
+  lend(bytes: number, tag: string): void {
+    this.#counts.inUse += bytes;
+    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + bytes);
+  }
+
+  counters(): MemoryCounters {
+    const byTag: Record<string, number> = {};
+    for (const [tag, bytes] of this.#byTag) if (bytes !== 0) byTag[tag] = bytes;
+    return { ...this.#counts, byTag };
+  }
+}
+
+let nextId = 1;
+
 /**
- * Buffers by size class. A buffer given back may be lent again at once: the queue runs commands in the order they were
+ * Memory by size class. What is given back may be lent again at once: the queue runs commands in the order they were
  * encoded, so its next user comes after its last. Creating a buffer costs a software adapter up to 80 ms per 64 MB; a
  * training step after warm-up creates none.
  */
-export class BufferPool {
-  readonly #create: (size: number) => GPUBuffer;
-  readonly #free = new Map<number, PooledBuffer[]>();
-  readonly #byTag = new Map<string, number>();
-  #nextId = 1;
-  #inUse = 0;
-  #held = 0;
-  #peakHeld = 0;
-  #created = 0;
+class Pool<R extends Pooled> {
+  readonly #create: (size: number, tag: string) => R;
+  readonly #destroy: (resource: R) => void;
+  readonly #classOf: (bytes: number) => number;
+  readonly #ledger: MemoryLedger;
+  readonly #free = new Map<number, R[]>();
 
-  constructor(create: (size: number) => GPUBuffer) {
-    this.#create = create;
+  constructor(
+    ledger: MemoryLedger,
+    make: {
+      create: (size: number, tag: string) => R;
+      destroy: (resource: R) => void;
+      classOf: (bytes: number) => number;
+    },
+  ) {
+    this.#ledger = ledger;
+    this.#create = make.create;
+    this.#destroy = make.destroy;
+    this.#classOf = make.classOf;
   }
 
-  acquire(bytes: number, tag: string): PooledBuffer {
-    const size = sizeClass(bytes);
-    let buffer = this.#takeFree(size);
-    if (!buffer) {
-      buffer = { id: this.#nextId++, gpuBuffer: this.#create(size), offset: 0, size, tag };
-      this.#created++;
-      this.#held += size;
-      this.#peakHeld = Math.max(this.#peakHeld, this.#held);
+  acquire(bytes: number, tag: string): R {
+    const size = this.#classOf(bytes);
+    let resource = this.#takeFree(size);
+    if (!resource) {
+      resource = this.#create(size, tag);
+      this.#ledger.create(size);
     }
-    buffer.tag = tag;
-    this.#inUse += buffer.size;
-    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + buffer.size);
-    return buffer;
+    resource.tag = tag;
+    this.#ledger.lend(resource.size, tag);
+    return resource;
   }
 
-  /** Sizes follow the number of RoIs, which differs from step to step: a slightly larger buffer saves making a new one. */
-  #takeFree(size: number): PooledBuffer | undefined {
+  /** Sizes follow the number of RoIs, which differs from step to step: something slightly larger saves making a new one. */
+  #takeFree(size: number): R | undefined {
     let candidate = size;
     for (let above = 0; above <= CLASSES_ABOVE; above++) {
-      const buffer = this.#free.get(candidate)?.pop();
-      if (buffer) return buffer;
-      candidate = sizeClass(candidate + 1);
+      const resource = this.#free.get(candidate)?.pop();
+      if (resource) return resource;
+      candidate = this.#classOf(candidate + 1);
     }
     return undefined;
+  }
+
+  release(resource: R): void {
+    this.#ledger.lend(-resource.size, resource.tag);
+    const free = this.#free.get(resource.size);
+    if (free) free.push(resource);
+    else this.#free.set(resource.size, [resource]);
+  }
+
+  /** Destroys everything that nobody has on loan. Call only when the queue has passed all work (see `Gpu.trim`). */
+  destroyFree(): void {
+    for (const list of this.#free.values()) {
+      for (const resource of list) {
+        this.#destroy(resource);
+        this.#ledger.destroy(resource.size);
+      }
+    }
+    this.#free.clear();
+  }
+}
+
+/** Buffers by size class. */
+export class BufferPool extends Pool<PooledBuffer> {
+  readonly #released: ((contents: Contents) => void) | undefined;
+
+  /** @param released is told of each buffer that is given back. */
+  constructor(ledger: MemoryLedger, create: (size: number) => GPUBuffer, released?: (contents: Contents) => void) {
+    super(ledger, {
+      create: (size, tag) => {
+        const id = nextId++;
+        return { id, gpuBuffer: create(size), contents: { id, version: 0 }, offset: 0, size, tag };
+      },
+      destroy: ({ gpuBuffer }) => gpuBuffer.destroy(),
+      classOf: sizeClass,
+    });
+    this.#released = released;
+  }
+
+  override release(buffer: PooledBuffer): void {
+    this.#released?.(buffer.contents);
+    super.release(buffer);
   }
 
   /** Part of a buffer as a buffer of its own, to be bound alone; it is not given back, its whole is. `offset` fits the device's alignment. */
   slice(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
     if (offset + bytes > buffer.size)
       throw new Error(`Bytes ${offset}…${offset + bytes} lie outside a buffer of ${buffer.size}.`);
-    return {
-      id: this.#nextId++,
-      gpuBuffer: buffer.gpuBuffer,
-      offset: buffer.offset + offset,
-      size: bytes,
-      tag: buffer.tag,
-    };
+    return { ...buffer, id: nextId++, offset: buffer.offset + offset, size: bytes };
   }
+}
 
-  release(buffer: PooledBuffer): void {
-    this.#inUse -= buffer.size;
-    this.#byTag.set(buffer.tag, (this.#byTag.get(buffer.tag) ?? 0) - buffer.size);
-    const free = this.#free.get(buffer.size);
-    if (free) free.push(buffer);
-    else this.#free.set(buffer.size, [buffer]);
-  }
-
-  /** Destroys every buffer that nobody has on loan. Call only when the queue has passed all work (see `Gpu.trim`). */
-  destroyFree(): void {
-    for (const list of this.#free.values()) {
-      for (const buffer of list) {
-        buffer.gpuBuffer.destroy();
-        this.#held -= buffer.size;
-      }
-    }
-    this.#free.clear();
-  }
-
-  counters(): MemoryCounters {
-    const byTag: Record<string, number> = {};
-    for (const [tag, bytes] of this.#byTag) if (bytes !== 0) byTag[tag] = bytes;
-    return { inUse: this.#inUse, held: this.#held, peakHeld: this.#peakHeld, created: this.#created, byTag };
+/** Textures by size class; `acquire` takes bytes, 16 for each vec4f. */
+export class TexturePool extends Pool<PooledTexture> {
+  constructor(ledger: MemoryLedger, create: (size: [width: number, height: number]) => GPUTexture) {
+    super(ledger, {
+      create: (size, tag) => {
+        const gpuTexture = create([TEXTURE_WIDTH, size / TEXTURE_ROW_BYTES]);
+        return { id: nextId++, gpuTexture, view: gpuTexture.createView(), size, tag };
+      },
+      destroy: ({ gpuTexture }) => gpuTexture.destroy(),
+      classOf: textureClass,
+    });
   }
 }

@@ -1,11 +1,16 @@
+import { TEXTURE_WIDTH } from './pool.ts';
+
 /** A scalar of a uniform struct. Structs hold 4-byte scalars only, so both sides lay them out alike without padding rules. */
 export type UniformType = 'u32' | 'i32' | 'f32';
 
 /** Element type of a storage binding, bound as `array<T>`. */
 export type ElementType = 'f32' | 'i32' | 'u32' | 'vec2f' | 'vec4f' | 'vec4u' | 'vec4i' | 'vec2u' | 'atomic<u32>';
 
-/** `'read'` and `'write'` bind `array<f32>`; `'write'` may be read back by the kernel (WGSL's read_write). */
-export type Binding = 'read' | 'write' | readonly ['read' | 'write', ElementType];
+/** A pooled texture of vec4f texels, see `PooledTexture`: `textureLoad(name, texel(i))` is its i-th vec4f. It is read or written, never both. */
+export type BindingType = ElementType | 'texture';
+
+/** `'read'` and `'write'` bind `array<f32>`; a written buffer may be read back by the kernel (WGSL's read_write). */
+export type Binding = 'read' | 'write' | readonly ['read' | 'write', BindingType];
 
 /** Static choices that change the WGSL text; each distinct set is a pipeline of its own, so keep them few. */
 export type Flags = Readonly<Record<string, string | number | boolean>>;
@@ -54,7 +59,7 @@ export function workgroupsFor(count: number, workgroupSize = 64): number {
 export function resolveBindings<F extends Flags>(
   program: Program<F>,
   flags: F,
-): [string, 'read' | 'write', ElementType][] {
+): [string, 'read' | 'write', BindingType][] {
   const bindings = typeof program.bindings === 'function' ? program.bindings(flags) : program.bindings;
   return Object.entries(bindings).map(([name, binding]) =>
     typeof binding === 'string' ? [name, binding, 'f32'] : [name, binding[0], binding[1]],
@@ -69,11 +74,17 @@ export function assembleWgsl<F extends Flags>(program: Program<F>, flags: F): st
     lines.push(`struct Uniforms { ${uniforms.map(([name, type]) => `${name}: ${type}`).join(', ')} }`);
     lines.push('@group(0) @binding(0) var<uniform> u: Uniforms;');
   }
-  resolveBindings(program, flags).forEach(([name, access, type], index) => {
-    lines.push(
-      `@group(0) @binding(${index + 1}) var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`,
-    );
+  const bindings = resolveBindings(program, flags);
+  bindings.forEach(([name, access, type], index) => {
+    const declared =
+      type === 'texture'
+        ? `var ${name}: texture_storage_2d<rgba32float, ${access}>;`
+        : `var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`;
+    lines.push(`@group(0) @binding(${index + 1}) ${declared}`);
   });
+  if (bindings.some(([, , type]) => type === 'texture')) {
+    lines.push(`fn texel(i: u32) -> vec2u { return vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u); }`);
+  }
   lines.push(program.code(flags));
   return lines.join('\n');
 }

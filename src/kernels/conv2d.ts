@@ -3,7 +3,6 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { groupedForward, groupedInputGradient, groupedWeightGradient } from './conv2dNaive.ts';
 import { convForward, convInputGradient, convOutputSize, convWeightGradient } from './convolution.ts';
 import { maskedUpstream } from './maskedUpstream.ts';
-import { packTransposed } from './packWeights.ts';
 import { columnSum } from './splitK.ts';
 
 /*
@@ -76,7 +75,10 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
     const y = x.device.empty(outputShape(inputs, params));
     const epilogue = { bias, scale, residual, relu };
     if (groups > 1) groupedForward(x, weight, y, { ...geometryOf(params), groups }, epilogue);
-    else convForward(x, weight, y, geometryOf(params), epilogue);
+    else {
+      const [kh, kw, depth, columns] = weight.shape;
+      convForward(x, { tensor: weight, taps: kh * kw, depth, columns }, [kh, kw], y, geometryOf(params), epilogue);
+    }
     const saved = {
       x: needs.weight ? x : undefined,
       weight: needs.x ? weight : undefined,
@@ -99,11 +101,9 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
           groupedInputGradient(g, weight, dx, { ...geometry, groups }, { scale, accumulate });
           return dx;
         }
-        const packed = packTransposed(weight, { taps: kh * kw, rows: depth, columns }, { flip: true, scale });
-        const turned = packed.view([kh, kw, columns, depth]);
-        convInputGradient(g, turned, dx, { ...geometry, flipped: true }, { accumulate });
-        turned.dispose();
-        packed.dispose();
+        const transposed = { flip: true, scale };
+        const weights = { tensor: weight, taps: kh * kw, depth: columns, columns: depth, transposed };
+        convInputGradient(g, weights, [kh, kw], dx, geometry, { accumulate });
         return dx;
       },
       weight: (into) => {

@@ -25,7 +25,8 @@ const operator = defineOperator<Inputs, Params>({
     const [kh, kw, , columns] = weight.shape;
     if (bias) expectShape(bias.rank === 1 && bias.shape[0] === columns, name, 'bias', `[${columns}]`, bias);
     const y = x.device.empty([images, (height - 1) * stride + kh, (width - 1) * stride + kw, columns]);
-    convInputGradient(x, weight, y, { stride, padding: 0, dilation: 1, flipped: false }, { bias, relu });
+    const weights = { tensor: weight, taps: kh * kw, depth: channels, columns };
+    convInputGradient(x, weights, [kh, kw], y, { stride, padding: 0, dilation: 1 }, { bias, relu });
     const saved = { x: needs.weight ? x : undefined, weight: needs.x ? weight : undefined, y: relu ? y : undefined };
     return { output: y, saved };
   },
@@ -37,21 +38,17 @@ const operator = defineOperator<Inputs, Params>({
     return {
       x: (into) => {
         const dx = into ?? device.empty(shapes.x);
-        const packed = packTransposed(weight, { taps: kh * kw, rows: depth, columns });
-        const transposed = packed.view([kh, kw, columns, depth]);
-        convForward(g, transposed, dx, geometry, { accumulate: into !== undefined });
-        transposed.dispose();
-        packed.dispose();
+        const weights = { tensor: weight, taps: kh * kw, depth: columns, columns: depth, transposed: {} };
+        convForward(g, weights, [kh, kw], dx, geometry, { accumulate: into !== undefined });
         return dx;
       },
       weight: (into) => {
         const transposed = device.empty([kh, kw, columns, depth]);
         convWeightGradient(g, x, transposed, geometry, {});
-        const packed = packTransposed(transposed, { taps: kh * kw, rows: columns, columns: depth }, { into });
+        const dw = into ?? device.empty(shapes.weight);
+        const accumulate = into !== undefined;
+        packTransposed(transposed, dw, { taps: kh * kw, rows: columns, columns: depth }, { accumulate });
         transposed.dispose();
-        if (into) return into;
-        const dw = packed.view(shapes.weight);
-        packed.dispose();
         return dw;
       },
       bias: (into) => columnSum(g, g.size / columns, columns, into),

@@ -1,4 +1,5 @@
 import type { Tensor } from '../tensor/tensor.ts';
+import type { Weights } from './operands.ts';
 import { columnProduct, type Epilogue, rowProduct, type Window } from './tileProduct.ts';
 
 /*
@@ -21,7 +22,7 @@ export function convOutputSize(size: number, kernel: number, { stride, padding, 
   return Math.floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1;
 }
 
-function windowOf(out: Tensor, kernel: readonly [number, number], { stride, padding, dilation }: ConvGeometry): Window {
+function windowOf(out: Tensor, kernel: Kernel, { stride, padding, dilation }: ConvGeometry): Window {
   const [, outHeight, outWidth] = out.shape;
   return {
     outHeight,
@@ -39,10 +40,20 @@ function extentOf({ shape: [images, height, width, channels] }: Tensor) {
   return { images, height, width, channels };
 }
 
-/** out [N, OH, OW, Co] = the convolution of x [N, H, W, Ci] by weight [kh, kw, Ci, Co]. */
-export function convForward(x: Tensor, weight: Tensor, out: Tensor, geometry: ConvGeometry, epilogue: Epilogue): void {
-  const [kh, kw, , columns] = weight.shape;
-  rowProduct(x, weight, out, { image: extentOf(x), window: windowOf(out, [kh, kw], geometry), columns }, epilogue);
+/** Sizes of a kernel. */
+export type Kernel = readonly [height: number, width: number];
+
+/** out [N, OH, OW, Co] = the convolution of x [N, H, W, Ci] by weights [kh · kw, Ci, Co]. */
+export function convForward(
+  x: Tensor,
+  weights: Weights,
+  kernel: Kernel,
+  out: Tensor,
+  geometry: ConvGeometry,
+  epilogue: Epilogue,
+): void {
+  const shape = { image: extentOf(x), window: windowOf(out, kernel, geometry), columns: weights.columns };
+  rowProduct(x, weights, out, shape, epilogue);
 }
 
 /** out [kh, kw, Ci, Co] = the weight gradient for input x [N, H, W, Ci] and upstream g [N, OH, OW, Co]. */
@@ -78,16 +89,18 @@ function phaseTaps(phase: number, kernel: number, { stride, padding, dilation }:
 
 /**
  * out [N, H, W, Ci] = the input gradient for upstream g [N, OH, OW, Co], which is also a transposed convolution of g.
- * @param weight [kh, kw, Co, Ci], its taps turned round (last first) if `flipped`, which lets neighbouring taps join.
+ * @param weights [kh · kw, Co, Ci], the taps turned round (last first) if they are transposed with `flip`, which lets neighbouring taps join.
  */
 export function convInputGradient(
   g: Tensor,
-  weight: Tensor,
+  weights: Weights,
+  [kh, kw]: Kernel,
   out: Tensor,
-  { flipped, ...geometry }: ConvGeometry & { flipped: boolean },
+  geometry: ConvGeometry,
   epilogue: Epilogue,
 ): void {
-  const [kh, kw, , columns] = weight.shape;
+  const flipped = weights.transposed?.flip === true;
+  const { columns } = weights;
   const [, height, width] = out.shape;
   const { stride } = geometry;
   for (let top = 0; top < Math.min(stride, height); top++) {
@@ -108,7 +121,7 @@ export function convInputGradient(
       };
       const places = { first, stepDown: direction * down.step * kw, stepAcross: direction * across.step };
       const target = { height, width, step: stride, top, left };
-      rowProduct(g, weight, out, { image: extentOf(g), window, columns, places, target }, epilogue);
+      rowProduct(g, weights, out, { image: extentOf(g), window, columns, places, target }, epilogue);
     }
   }
 }

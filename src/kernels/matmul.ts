@@ -1,6 +1,6 @@
 import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { transposeMatrix } from './packWeights.ts';
+import { packTransposed } from './packWeights.ts';
 import { columnProduct, type Epilogue, matrixExtent, matrixWindow, rowProduct } from './tileProduct.ts';
 
 /*
@@ -26,14 +26,21 @@ export function matrixProduct(
 ): Tensor {
   const [m, k] = transposeA ? [a.shape[1], a.shape[0]] : a.shape;
   const n = b.shape[transposeB ? 0 : 1];
-  const packed = transposeB ? transposeMatrix(b) : b;
   const c = out ?? a.device.empty([m, n]);
-  if (transposeA) {
-    columnProduct(a, packed, c, { image: matrixExtent(k, m), window: matrixWindow(k), columns: n }, epilogue);
-  } else {
-    rowProduct(a, packed, c, { image: matrixExtent(m, k), window: matrixWindow(m), columns: n }, epilogue);
+  if (!transposeA) {
+    const weights = { tensor: b, taps: 1, depth: k, columns: n, ...(transposeB && { transposed: {} }) };
+    rowProduct(a, weights, c, { image: matrixExtent(m, k), window: matrixWindow(m), columns: n }, epilogue);
+    return c;
   }
-  if (packed !== b) packed.dispose();
+  const shape = { image: matrixExtent(k, m), window: matrixWindow(k), columns: n };
+  if (!transposeB) {
+    columnProduct(a, b, c, shape, epilogue);
+    return c;
+  }
+  const transposed = a.device.empty([k, n]);
+  packTransposed(b, transposed, { taps: 1, rows: n, columns: k });
+  columnProduct(a, transposed, c, shape, epilogue);
+  transposed.dispose();
   return c;
 }
 

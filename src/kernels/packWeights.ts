@@ -1,3 +1,4 @@
+import type { BufferSource } from '../gpu/gpu.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
@@ -22,16 +23,16 @@ const program = defineProgram({
 });
 
 /**
- * weight [taps, rows, columns] as a new tensor [taps, columns, rows] (or added to `into`).
+ * Writes weight [taps, rows, columns] to `packed` [taps, columns, rows], or adds it.
  * @param options `flip` turns the order of taps round; `scale` [columns] multiplies.
  */
 export function packTransposed(
   weight: Tensor,
+  packed: BufferSource,
   shape: { taps: number; rows: number; columns: number },
-  { flip = false, scale, into }: { flip?: boolean; scale?: Tensor; into?: Tensor } = {},
-): Tensor {
+  { flip = false, scale, accumulate = false }: { flip?: boolean; scale?: Tensor; accumulate?: boolean } = {},
+): void {
   const { taps, rows, columns } = shape;
-  const packed = into ?? weight.device.empty([taps, columns, rows]);
   weight.device.gpu.dispatch(program, {
     buffers: { weight, scale: scale ?? weight, packed },
     uniforms: {
@@ -41,18 +42,8 @@ export function packTransposed(
       columns,
       flip: flip ? 1 : 0,
       scaled: scale ? 1 : 0,
-      accumulate: into ? 1 : 0,
+      accumulate: accumulate ? 1 : 0,
     },
     workgroups: workgroupsFor(weight.size),
   });
-  return packed;
-}
-
-/** The transpose [columns, rows] of a matrix [rows, columns], as a new tensor. */
-export function transposeMatrix(matrix: Tensor): Tensor {
-  const [rows, columns] = matrix.shape;
-  const packed = packTransposed(matrix, { taps: 1, rows, columns });
-  const transposed = matrix.device.adopt(packed.view([columns, rows]));
-  packed.dispose();
-  return transposed;
 }

@@ -1,6 +1,14 @@
+import type { Bindable, BufferSource } from '../gpu/gpu.ts';
+import { workgroupsFor } from '../gpu/program.ts';
+import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { columnTile, positionsPerStep } from './columnTile.ts';
+import { kernelChoice } from './kernelChoice.ts';
+import { naiveColumns, naiveRows } from './naiveProduct.ts';
+import { matrixTexels, matrixTexture, padded, type Weights, weightsBuffer, weightsTexture } from './operands.ts';
+import { rowTile } from './rowTile.ts';
 import { sumPartials } from './splitK.ts';
-import { columnTile, positionsPerStep, rowTile, tileColumns, tileFlags, tileRows, tileShape } from './tile.ts';
+import { type TileShape, tileColumns, tileFlags, tileRows } from './tile.ts';
 
 /** The image that A is: [images, height, width, channels]. A matrix [M, K] is { images: 1, height: 1, width: M, channels: K }. */
 export interface ImageExtent {
@@ -50,6 +58,36 @@ export interface Target {
   left: number;
 }
 
+/** What a row product computes. */
+export interface RowShape {
+  image: ImageExtent;
+  window: Window;
+  columns: number;
+  places?: TapPlaces;
+  target?: Target;
+}
+
+/** What a column product computes. */
+export interface ColumnShape {
+  image: ImageExtent;
+  window: Window;
+  columns: number;
+}
+
+/** What the tile binds, and in what form. */
+interface Bound {
+  a: Bindable;
+  b: Bindable;
+  c: Bindable;
+  /** Any buffer that is not written to; it stands for the epilogue's tensors that there are none of. */
+  unused: BufferSource;
+  vecA: boolean;
+  vecB: boolean;
+  target: 'buffer' | 'texture';
+  /** Products that lie one after another in a, b and c; 1 by default. */
+  batches?: number;
+}
+
 /** The window that makes a plain matrix product of an image of height 1. */
 export function matrixWindow(rows: number): Window {
   return { outHeight: 1, outWidth: rows, stride: 1, padTop: 0, padLeft: 0, dilation: 1, tapsDown: 1, tapsAcross: 1 };
@@ -62,27 +100,31 @@ export function matrixExtent(rows: number, columns: number): ImageExtent {
 const flag = (condition: unknown): number => (condition ? 1 : 0);
 const units = (count: number, vector: boolean): number => (vector ? count / 4 : count);
 
+/** Everything but the tile: sizes in the units in which A and B are read. */
 function commonUniforms(
-  image: ImageExtent,
-  window: Window,
-  rows: number,
-  columns: number,
-  vecA: boolean,
-  vecB: boolean,
+  { vecA, vecB, batches = 1 }: Bound,
+  textures: boolean,
+  { image, window, columns }: ColumnShape,
+  { rows, rowsB }: { rows: number; rowsB: number },
   epilogue: Epilogue,
 ) {
+  const byVectors = vecA || textures;
   return {
     rows,
     columns: units(columns, vecB),
+    columnsB: textures ? padded(columns) / 4 : units(columns, vecB),
+    batches,
+    batchA: units(image.images * image.height * image.width * image.channels, byVectors),
+    batchB: rowsB,
     outHeight: window.outHeight,
     outWidth: window.outWidth,
     height: image.height,
-    rowLength: units(image.width * image.channels, vecA),
+    rowLength: units(image.width * image.channels, byVectors),
     stride: window.stride,
     padTop: window.padTop,
     padLeft: window.padLeft,
     dilation: window.dilation,
-    channels: units(image.channels, vecA),
+    channels: units(image.channels, byVectors),
     scaled: flag(epilogue.scale),
     biased: flag(epilogue.bias),
     hasResidual: flag(epilogue.residual),
@@ -91,58 +133,166 @@ function commonUniforms(
   };
 }
 
-/**
- * out[position, n] = Σ_taps Σ_channels a[pixel of position and tap, channel] · b[tap, channel, n], zero outside the image.
- *
- * @param b [taps, channels, columns]; which of its taps are used is `places`.
- * @param out [images, outHeight, outWidth, columns], or larger where `target` spreads the positions.
- */
-export function rowProduct(
-  a: Tensor,
-  b: Tensor,
-  out: Tensor,
-  shape: { image: ImageExtent; window: Window; columns: number; places?: TapPlaces; target?: Target },
-  epilogue: Epilogue = {},
-): void {
+function boundBuffers({ a, b, c, unused }: Bound, { scale, bias, residual }: Epilogue) {
+  return { a, b, c, scale: scale ?? unused, bias: bias ?? unused, residual: residual ?? unused };
+}
+
+function runRows(device: Device, tile: TileShape | 'naive', bound: Bound, shape: RowShape, epilogue: Epilogue): void {
   const { image, window, columns } = shape;
+  const { batches = 1 } = bound;
   const rows = image.images * window.outHeight * window.outWidth;
-  if (rows === 0 || columns === 0) return;
-  const tile = tileShape(a.device, columns);
-  const vecA = image.channels % 4 === 0;
-  const vecB = columns % 4 === 0;
   const places = shape.places ?? { first: 0, stepDown: window.tapsAcross, stepAcross: 1 };
   const target = shape.target ?? { height: window.outHeight, width: window.outWidth, step: 1, top: 0, left: 0 };
   // Neighbouring taps of a row are neighbours in the image and in B, so they make one longer run.
   const joined = window.dilation === 1 && places.stepAcross === 1;
+  const sizes = { rows, rowsB: window.tapsDown * window.tapsAcross * image.channels };
+  const textures = tile !== 'naive' && tile.source === 'texture';
+  const uniforms = {
+    ...commonUniforms(bound, textures, shape, sizes, epilogue),
+    tapsDown: window.tapsDown,
+    tapsAcross: joined ? Math.min(window.tapsAcross, 1) : window.tapsAcross,
+    run: joined ? window.tapsAcross * image.channels : image.channels,
+    firstTap: places.first * image.channels,
+    tapStepDown: places.stepDown * image.channels,
+    tapStepAcross: places.stepAcross * image.channels,
+    targetHeight: target.height,
+    targetWidth: target.width,
+    targetStep: target.step,
+    targetTop: target.top,
+    targetLeft: target.left,
+    targetRows: image.images * target.height * target.width,
+  };
+  const buffers = boundBuffers(bound, epilogue);
+  if (tile === 'naive') {
+    const count = batches * rows * columns;
+    const tiles = { rowTiles: 0, columnTiles: 0, count };
+    device.gpu.dispatch(naiveRows, { buffers, uniforms: { ...uniforms, ...tiles }, workgroups: workgroupsFor(count) });
+    return;
+  }
   const rowTiles = Math.ceil(rows / tileRows(tile));
   const columnTiles = Math.ceil(columns / tileColumns(tile));
-  a.device.gpu.dispatch(rowTile, {
-    flags: tileFlags(tile, vecA, vecB),
-    // Tensors that the epilogue lacks are never used; B stands in for their bindings.
-    buffers: { a, b, scale: epilogue.scale ?? b, bias: epilogue.bias ?? b, residual: epilogue.residual ?? b, c: out },
-    uniforms: {
-      ...commonUniforms(image, window, rows, columns, vecA, vecB, epilogue),
-      rowTiles,
-      columnTiles,
-      tapsDown: window.tapsDown,
-      tapsAcross: joined ? Math.min(window.tapsAcross, 1) : window.tapsAcross,
-      run: joined ? window.tapsAcross * image.channels : image.channels,
-      firstTap: places.first * image.channels,
-      tapStepDown: places.stepDown * image.channels,
-      tapStepAcross: places.stepAcross * image.channels,
-      targetHeight: target.height,
-      targetWidth: target.width,
-      targetStep: target.step,
-      targetTop: target.top,
-      targetLeft: target.left,
-    },
-    workgroups: rowTiles * columnTiles,
+  device.gpu.dispatch(rowTile, {
+    flags: tileFlags(tile, bound),
+    buffers,
+    uniforms: { ...uniforms, rowTiles, columnTiles },
+    workgroups: rowTiles * columnTiles * batches,
   });
+}
+
+/**
+ * out[position, n] = Σ_taps Σ_channels a[pixel of position and tap, channel] · b[tap, channel, n], zero outside the image.
+ *
+ * @param b which of its taps are used is `places`.
+ * @param out [images, outHeight, outWidth, columns], or larger where `target` spreads the positions.
+ */
+export function rowProduct(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epilogue: Epilogue = {}): void {
+  const { image, window, columns } = shape;
+  const { device } = a;
+  const rows = image.images * window.outHeight * window.outWidth;
+  if (rows === 0 || columns === 0) return;
+  const depth = window.tapsDown * window.tapsAcross * image.channels;
+  const chosen = kernelChoice(device).product({ direction: 'row', rows, columns, depth });
+  const common = { c: out, unused: a, target: 'buffer' } as const;
+  const tile = sourceThatHolds(device, chosen, image, b);
+  const pixels = image.images * image.height * image.width;
+  if (tile !== 'naive' && tile.source === 'texture') {
+    const channels = padded(image.channels);
+    const bound = {
+      ...common,
+      a: matrixTexture(a, pixels, image.channels),
+      b: weightsTexture(b),
+      vecA: true,
+      vecB: columns % 4 === 0,
+    };
+    runRows(device, tile, bound, { ...shape, image: { ...image, channels } }, epilogue);
+  } else {
+    const vectors = tile !== 'naive';
+    const bound = {
+      ...common,
+      a,
+      b: weightsBuffer(b),
+      vecA: vectors && image.channels % 4 === 0,
+      vecB: vectors && columns % 4 === 0,
+    };
+    runRows(device, tile, bound, shape, epilogue);
+  }
+  device.gpu.derived.settle();
+}
+
+/** The same tile, reading buffers where an operand is empty or larger than a texture can be. */
+function sourceThatHolds(
+  device: Device,
+  tile: TileShape | 'naive',
+  { images, height, width, channels }: ImageExtent,
+  { taps, depth, columns }: Pick<Weights, 'taps' | 'depth' | 'columns'>,
+): TileShape | 'naive' {
+  if (tile === 'naive' || tile.source === 'buffer') return tile;
+  const texels = [matrixTexels(images * height * width, channels), matrixTexels(taps * padded(depth), columns)];
+  return texels.every((count) => count > 0 && device.gpu.textureHolds(count)) ? tile : { ...tile, source: 'buffer' };
 }
 
 /** A split sums at least so many positions, and the partial sums of all splits take at most so many floats. */
 const LEAST_CHUNK = 128;
 const MOST_PARTIALS = 1 << 23;
+
+function runColumns(
+  device: Device,
+  tile: TileShape | 'naive',
+  bound: Bound,
+  shape: ColumnShape & { splits: number; chunk: number },
+  epilogue: Epilogue,
+): void {
+  const { image, window, columns, splits, chunk } = shape;
+  const { batches = 1 } = bound;
+  const rows = window.tapsDown * window.tapsAcross * image.channels;
+  const positions = image.images * window.outHeight * window.outWidth;
+  const step = tile === 'naive' ? 1 : positionsPerStep(tile);
+  const textures = tile !== 'naive' && tile.source === 'texture';
+  const uniforms = {
+    ...commonUniforms(bound, textures, shape, { rows, rowsB: positions }, epilogue),
+    positions,
+    chunk,
+    splits,
+    depth: image.channels,
+    tapsAcross: window.tapsAcross,
+    stepImage: Math.floor(step / (window.outHeight * window.outWidth || 1)),
+    stepDown: Math.floor(step / (window.outWidth || 1)) % (window.outHeight || 1),
+    stepAcross: step % (window.outWidth || 1),
+  };
+  const buffers = boundBuffers(bound, epilogue);
+  if (tile === 'naive') {
+    const count = batches * rows * columns;
+    const tiles = { rowTiles: 0, columnTiles: 0, count };
+    device.gpu.dispatch(naiveColumns, {
+      buffers,
+      uniforms: { ...uniforms, ...tiles },
+      workgroups: workgroupsFor(count),
+    });
+    return;
+  }
+  const rowTiles = Math.ceil(rows / tileRows(tile));
+  const columnTiles = Math.ceil(columns / tileColumns(tile));
+  device.gpu.dispatch(columnTile, {
+    flags: tileFlags(tile, bound),
+    buffers,
+    uniforms: { ...uniforms, rowTiles, columnTiles },
+    workgroups: rowTiles * columnTiles * batches * splits,
+  });
+}
+
+/** How many positions one split sums, so that about as many workgroups run as keep the device busy. */
+function splitOf(tile: TileShape | 'naive', rows: number, columns: number, positions: number) {
+  if (tile === 'naive') return { chunk: positions, splits: 1 };
+  const tiles = Math.ceil(rows / tileRows(tile)) * Math.ceil(columns / tileColumns(tile));
+  const wanted = Math.min(
+    Math.ceil(tile.parallelism / tiles),
+    Math.floor(positions / LEAST_CHUNK),
+    Math.floor(MOST_PARTIALS / (rows * columns)),
+  );
+  const step = positionsPerStep(tile);
+  const chunk = Math.ceil(Math.ceil(positions / Math.max(wanted, 1)) / step) * step;
+  return { chunk, splits: Math.max(Math.ceil(positions / Math.max(chunk, 1)), 1) };
+}
 
 /**
  * out[tap, channel, n] = Σ_positions a[pixel of position and tap, channel] · b[position, n]: Aᵀ·B of matrices, and the gradient of a
@@ -155,7 +305,7 @@ export function columnProduct(
   a: Tensor,
   b: Tensor,
   out: Tensor,
-  shape: { image: ImageExtent; window: Window; columns: number },
+  shape: ColumnShape,
   epilogue: Pick<Epilogue, 'scale' | 'accumulate'> = {},
 ): void {
   const { image, window, columns } = shape;
@@ -163,41 +313,28 @@ export function columnProduct(
   const rows = window.tapsDown * window.tapsAcross * image.channels;
   if (rows === 0 || columns === 0) return;
   const positions = image.images * window.outHeight * window.outWidth;
-  const tile = tileShape(device, columns);
-  const vecA = image.channels % 4 === 0;
-  const vecB = columns % 4 === 0;
-  const rowTiles = Math.ceil(rows / tileRows(tile));
-  const columnTiles = Math.ceil(columns / tileColumns(tile));
-  const wanted = Math.min(
-    Math.ceil(tile.parallelism / (rowTiles * columnTiles)),
-    Math.floor(positions / LEAST_CHUNK),
-    Math.floor(MOST_PARTIALS / (rows * columns)),
-  );
-  const step = positionsPerStep(tile);
-  const chunk = Math.ceil(Math.ceil(positions / Math.max(wanted, 1)) / step) * step;
-  const splits = Math.max(Math.ceil(positions / Math.max(chunk, 1)), 1);
+  const chosen = kernelChoice(device).product({ direction: 'column', rows, columns, depth: positions });
+  const held = sourceThatHolds(device, chosen, image, { taps: 1, depth: positions, columns });
+  // Padding A's channels would give C rows that it does not have.
+  const tile = held !== 'naive' && image.channels % 4 !== 0 ? { ...held, source: 'buffer' as const } : held;
+  const { chunk, splits } = splitOf(tile, rows, columns, positions);
   const partials = splits > 1 ? device.empty([splits, rows, columns]) : out;
-  const direct: Epilogue = splits > 1 ? {} : epilogue;
-  device.gpu.dispatch(columnTile, {
-    flags: tileFlags(tile, vecA, vecB),
-    buffers: { a, b, scale: direct.scale ?? b, bias: b, residual: b, c: partials },
-    uniforms: {
-      ...commonUniforms(image, window, rows, columns, vecA, vecB, direct),
-      rowTiles,
-      columnTiles,
-      positions,
-      chunk,
-      splits,
-      depth: image.channels,
-      tapsAcross: window.tapsAcross,
-      stepImage: Math.floor(step / (window.outHeight * window.outWidth || 1)),
-      stepDown: Math.floor(step / (window.outWidth || 1)) % (window.outHeight || 1),
-      stepAcross: step % (window.outWidth || 1),
-    },
-    workgroups: rowTiles * columnTiles * splits,
-  });
+  const textures = tile !== 'naive' && tile.source === 'texture';
+  const pixels = image.images * image.height * image.width;
+  const vectors = tile !== 'naive';
+  const bound: Bound = {
+    a: textures ? matrixTexture(a, pixels, image.channels) : a,
+    b: textures ? matrixTexture(b, positions, columns) : b,
+    c: partials,
+    unused: a,
+    vecA: vectors && image.channels % 4 === 0,
+    vecB: vectors && columns % 4 === 0,
+    target: 'buffer',
+  };
+  runColumns(device, tile, bound, { ...shape, chunk, splits }, splits > 1 ? {} : epilogue);
   if (splits > 1) {
     sumPartials(partials, out, { splits, columns }, epilogue);
     partials.dispose();
   }
+  device.gpu.derived.settle();
 }

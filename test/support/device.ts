@@ -1,12 +1,19 @@
 import { parseAdapterChoice } from '../../src/gpu/adapter.ts';
 import { openDevice } from '../../src/gpu/nodeAdapter.ts';
+import { familyChoice, parseKernelFamily, setKernelChoice } from '../../src/kernels/kernelChoice.ts';
 import { Device } from '../../src/tensor/device.ts';
 
 let shared: Promise<Device> | null = null;
 
-/** The one device of the whole test run; `WEBGPU_ADAPTER` chooses the adapter. Never close it. */
+async function open(): Promise<Device> {
+  const device = new Device(await openDevice(parseAdapterChoice(process.env.WEBGPU_ADAPTER ?? 'auto')));
+  setKernelChoice(device, familyChoice(device, parseKernelFamily(process.env.WEBGPU_KERNELS ?? 'auto')));
+  return device;
+}
+
+/** The one device of the whole test run; `WEBGPU_ADAPTER` and `WEBGPU_KERNELS` choose the adapter and the kernels. Never close it. */
 export function testDevice(): Promise<Device> {
-  shared ??= openDevice(parseAdapterChoice(process.env.WEBGPU_ADAPTER ?? 'auto')).then((opened) => new Device(opened));
+  shared ??= open();
   return shared;
 }
 

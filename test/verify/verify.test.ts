@@ -87,9 +87,9 @@ describe('operator cases made by hand', () => {
   test('leaves no memory behind', async () => {
     const golden = opsFolder(smallCases);
     await runVerify({ golden, device });
-    const before = device.gpu.pool.counters().inUse;
+    const before = device.gpu.counters().inUse;
     await runVerify({ golden, device });
-    expect(device.gpu.pool.counters().inUse).toBe(before);
+    expect(device.gpu.counters().inUse).toBe(before);
   });
 
   test('a folder of folders runs each that holds a case', async () => {

@@ -1,0 +1,146 @@
+import { UserError } from '../cli/errors.ts';
+import type { Device } from '../tensor/device.ts';
+import type { TileShape } from './tile.ts';
+
+/*
+ * Which kernel computes what on which adapter. All of it is here: the tiles, the built-in table that chooses among them by adapter, and the
+ * families that a user or a test can force instead.
+ */
+
+/** A matrix product C[rows, columns], each element a sum over `depth`: A·B (`row`) or Aᵀ·B (`column`), see `tile.ts`. */
+export interface ProductProblem {
+  direction: 'row' | 'column';
+  rows: number;
+  columns: number;
+  depth: number;
+}
+
+/** A convolution of a form that Winograd's algorithm could compute, see `winograd.ts`. */
+export interface ConvolutionProblem {
+  direction: 'forward' | 'inputGradient' | 'weightGradient';
+  images: number;
+  height: number;
+  width: number;
+  /** Channels of x and of y. */
+  channels: number;
+  outChannels: number;
+}
+
+/** The seam for whoever knows better than the table: a function from problem to kernel for one device. */
+export interface KernelChoice {
+  product(problem: ProductProblem): TileShape | 'naive';
+  convolution(problem: ConvolutionProblem): 'direct' | 'winograd';
+  /** Whether any of its choices rounds more coarsely than a sum of products in float32. */
+  readonly coarse: boolean;
+}
+
+/** 16 rows, 8 lanes: lavapipe. 32 rows, 4 lanes: SwiftShader. Measured best or nearly best, and quick to compile. */
+const subgroupTiles: Readonly<Record<number, TileShape>> = {
+  8: { lanes: 8, lanesDown: 1, rows: 16, vectors: 1, spread: 'subgroup', source: 'buffer', parallelism: 16 },
+  4: { lanes: 4, lanesDown: 1, rows: 32, vectors: 2, spread: 'subgroup', source: 'buffer', parallelism: 16 },
+};
+
+/** For software adapters without subgroups, which have no use for workgroup memory either. */
+const directTile: TileShape = {
+  lanes: 8,
+  lanesDown: 1,
+  rows: 16,
+  vectors: 1,
+  spread: 'direct',
+  source: 'buffer',
+  parallelism: 16,
+};
+
+/** The classic tile of GPUs: 64 × 64 by 64 lanes, 8 × 8 each. Verified on software adapters, measured on none it is meant for. */
+const workgroupTile: TileShape = {
+  lanes: 8,
+  lanesDown: 8,
+  rows: 8,
+  vectors: 2,
+  spread: 'workgroup',
+  source: 'buffer',
+  parallelism: 1024,
+};
+
+/** The subgroup tile of a device, where it has one: lanes are trusted to be one subgroup only if every subgroup has exactly that size. */
+export function subgroupTile(device: Device): TileShape | null {
+  const { subgroupMinSize, subgroupMaxSize, device: gpuDevice } = device.gpu.opened;
+  const fixed = gpuDevice.features.has('subgroups') && subgroupMinSize === subgroupMaxSize;
+  const tile = (fixed && subgroupTiles[subgroupMinSize]) || null;
+  return tile && { ...tile, source: cheapSource(device) };
+}
+
+/** On lavapipe a load from a texture costs a sixth of one from a buffer; on SwiftShader half as much again. */
+function cheapSource(device: Device): TileShape['source'] {
+  return device.gpu.opened.info.kind === 'lavapipe' ? 'texture' : 'buffer';
+}
+
+/** The table of tiles by adapter. */
+function bestTile(device: Device): TileShape {
+  const tile = subgroupTile(device);
+  if (tile) return tile;
+  const { kind } = device.gpu.opened.info;
+  return kind === 'gpu' || kind === 'cpu' ? workgroupTile : { ...directTile, source: cheapSource(device) };
+}
+
+/** A second vector of columns is left out where all columns fit into the first: half the lane would compute nothing. */
+function fitted(tile: TileShape, { columns }: ProductProblem): TileShape {
+  return { ...tile, vectors: Math.min(tile.vectors, Math.max(1, Math.ceil(columns / (tile.lanes * 4)))) };
+}
+
+/** Winograd's transforms cost in proportion to the channels, what it saves to their square. */
+function winogradPays(device: Device, { channels, outChannels }: ConvolutionProblem): boolean {
+  const least = { lavapipe: 128, swiftshader: 64, gpu: Number.POSITIVE_INFINITY, cpu: 64 }[device.gpu.opened.info.kind];
+  return Math.min(channels, outChannels) >= least;
+}
+
+/** The values of `--kernels`. */
+export const kernelFamilies = ['auto', 'naive', 'tile', 'subgroup', 'winograd'] as const;
+export type KernelFamily = (typeof kernelFamilies)[number];
+
+/** Checks a text from the command line or the environment. @throws UserError that lists the families */
+export function parseKernelFamily(text: string): KernelFamily {
+  const family = kernelFamilies.find((known) => known === text);
+  if (family === undefined)
+    throw new UserError(`Unknown kernels "${text}": expected one of ${kernelFamilies.join(', ')}.`);
+  return family;
+}
+
+/**
+ * The choice of a family: `auto`, the table; `naive`, each element by itself; `tile`, the classic tile in workgroup memory; `subgroup`,
+ * the tile of subgroup broadcasts; `winograd`, the table's tile, and Winograd's algorithm for every convolution of its form.
+ * @throws UserError for `subgroup` on a device whose subgroups fit no tile
+ */
+export function familyChoice(device: Device, family: KernelFamily): KernelChoice {
+  if (family === 'naive') return { product: () => 'naive', convolution: () => 'direct', coarse: false };
+  if (family === 'subgroup' && !subgroupTile(device)) {
+    throw new UserError(
+      `--kernels subgroup: ${device.gpu.opened.info.name} has no subgroups of a fixed size of ${Object.keys(subgroupTiles).join(' or ')} lanes.`,
+    );
+  }
+  const tile = family === 'tile' ? workgroupTile : bestTile(device);
+  const pays = (problem: ConvolutionProblem): boolean =>
+    family === 'winograd' || (family === 'auto' && winogradPays(device, problem));
+  return {
+    product: (problem) => fitted(tile, problem),
+    convolution: (problem) => (pays(problem) ? 'winograd' : 'direct'),
+    coarse: family === 'winograd',
+  };
+}
+
+const choices = new WeakMap<Device, KernelChoice>();
+
+/** What computes on a device from now on; the table's choice until this is called. */
+export function setKernelChoice(device: Device, choice: KernelChoice): void {
+  choices.set(device, choice);
+}
+
+/** What computes on a device now. */
+export function kernelChoice(device: Device): KernelChoice {
+  let choice = choices.get(device);
+  if (!choice) {
+    choice = familyChoice(device, 'auto');
+    choices.set(device, choice);
+  }
+  return choice;
+}
