@@ -1,6 +1,6 @@
 import { Bench } from 'tinybench';
 import type { Device } from '../src/tensor/device.ts';
-import { calibrate, type Yardstick } from './calibration.ts';
+import { calibrate, type Yardstick } from '../src/verify/calibration.ts';
 import type { BenchCase, BenchGroup, Verdict } from './cases.ts';
 
 /** What was found out about one case. A case whose result is wrong is not timed. */

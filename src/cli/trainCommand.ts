@@ -90,7 +90,8 @@ function nextRunFolder(): string {
   return join('runs', String(Math.max(0, ...taken) + 1).padStart(3, '0'));
 }
 
-function dataFolder({ data }: TrainOptions): string {
+/** The folder of a run's data; the synthetic cells are painted where none is given. */
+export function dataFolder({ data }: TrainOptions): string {
   if (data !== null) return data;
   let bar: ReturnType<typeof startProgress> | null = null;
   const dir = ensureSyntheticDataset({

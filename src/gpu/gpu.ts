@@ -10,6 +10,7 @@ import {
   TEXTURE_WIDTH,
   TexturePool,
 } from './pool.ts';
+import { Profiler } from './profiler.ts';
 import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
 
 /** The device was lost, ran out of memory, or refused a command. Nothing computed since can be trusted. */
@@ -35,6 +36,8 @@ export interface Dispatch<F extends Flags, B extends string, U extends string> {
   uniforms: Readonly<Record<U, number>>;
   /** Number of workgroups (folded into y beyond the limit), or the grid itself. Nothing is dispatched when it is empty. */
   workgroups: number | readonly [number, number, number];
+  /** Multiplications and additions, for the profiler. */
+  flops?: number;
 }
 
 export interface GpuCounters extends MemoryCounters {
@@ -46,6 +49,7 @@ export interface GpuCounters extends MemoryCounters {
 
 interface Compiled {
   id: number;
+  label: string;
   pipeline: GPUComputePipeline;
   layout: GPUBindGroupLayout;
   uniformBytes: number;
@@ -53,6 +57,7 @@ interface Compiled {
   bindings: { name: string; writes: boolean; texture: boolean }[];
 }
 
+/** At most the dispatches that a profiler can time between two submits. */
 const DISPATCHES_PER_SUBMIT = 48;
 const UNIFORM_BYTES = 64 * 1024;
 const MAX_CACHED_BIND_GROUPS = 50_000;
@@ -76,6 +81,9 @@ export class Gpu {
   readonly textures: TexturePool;
   /** Operands derived from buffers; `Gpu` keeps count of what is written. */
   readonly derived: DerivedCache<PooledBuffer | PooledTexture>;
+  /** What dispatches are counted under while they are profiled: the part of the model that is being computed. */
+  label = '';
+  #profiler: Profiler | null = null;
   #ledger = new MemoryLedger();
   #staging: BufferPool;
   #compiled = new WeakMap<Program, Map<string, Compiled>>();
@@ -261,6 +269,7 @@ export class Gpu {
     );
     const compiled: Compiled = {
       id: this.#counts.pipelines++,
+      label,
       pipeline,
       layout,
       uniforms,
@@ -330,7 +339,9 @@ export class Gpu {
     const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
     if (this.#uniformUsed + slot > UNIFORM_BYTES || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
     const group = this.#bindGroup(compiled, resources);
-    const pass = this.#openPass();
+    const pass = this.#profiler
+      ? this.#timedPass(this.#profiler, compiled, resources, options.flops)
+      : this.#openPass();
     pass.setPipeline(compiled.pipeline);
     if (compiled.uniforms.length > 0) {
       const offset = this.#uniformUsed;
@@ -349,6 +360,7 @@ export class Gpu {
       pass.setBindGroup(0, group);
     }
     pass.dispatchWorkgroups(x, y, z);
+    if (this.#profiler) this.#endPass();
     this.#pending++;
     this.#counts.dispatches++;
   }
@@ -363,6 +375,30 @@ export class Gpu {
     return this.#pass;
   }
 
+  /** A pass for one dispatch, with its time taken. */
+  #timedPass(
+    profiler: Profiler,
+    { label }: Compiled,
+    resources: readonly (PooledBuffer | PooledTexture)[],
+    flops = 0,
+  ): GPUComputePassEncoder {
+    this.#endPass();
+    const bytes = resources.reduce((sum, { size }) => sum + size, 0);
+    const timestampWrites = profiler.begin({ kernel: label, module: this.label, bytes, flops });
+    this.#pass = this.#open().beginComputePass({ timestampWrites });
+    return this.#pass;
+  }
+
+  /**
+   * Times every dispatch from now on, or (null) no longer. Owned by the caller, who destroys it.
+   * @throws Error on a device without the feature `timestamp-query`
+   */
+  profile(on: boolean): Profiler | null {
+    this.flush();
+    this.#profiler = on ? new Profiler(this.device) : null;
+    return this.#profiler;
+  }
+
   #endPass(): void {
     this.#pass?.end();
     this.#pass = null;
@@ -374,6 +410,7 @@ export class Gpu {
     this.#endPass();
     const encoder = this.#encoder;
     this.#encoder = null;
+    this.#profiler?.resolve(encoder);
     this.#guarded('validation', 'Submitting commands', () => {
       if (this.#uniformUsed > 0) {
         this.device.queue.writeBuffer(this.#uniformBuffer, 0, this.#uniformData, 0, this.#uniformUsed);

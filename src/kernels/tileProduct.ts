@@ -166,7 +166,12 @@ function runRows(device: Device, tile: TileShape | 'naive', bound: Bound, shape:
   if (tile === 'naive') {
     const count = batches * rows * columns;
     const tiles = { rowTiles: 0, columnTiles: 0, count };
-    device.gpu.dispatch(naiveRows, { buffers, uniforms: { ...uniforms, ...tiles }, workgroups: workgroupsFor(count) });
+    device.gpu.dispatch(naiveRows, {
+      buffers,
+      uniforms: { ...uniforms, ...tiles },
+      workgroups: workgroupsFor(count),
+      flops: 2 * count * sizes.rowsB,
+    });
     return;
   }
   const rowTiles = Math.ceil(rows / tileRows(tile));
@@ -176,6 +181,7 @@ function runRows(device: Device, tile: TileShape | 'naive', bound: Bound, shape:
     buffers,
     uniforms: { ...uniforms, rowTiles, columnTiles },
     workgroups: rowTiles * columnTiles * batches,
+    flops: 2 * batches * rows * columns * sizes.rowsB,
   });
 }
 
@@ -267,6 +273,7 @@ function runColumns(
       buffers,
       uniforms: { ...uniforms, ...tiles },
       workgroups: workgroupsFor(count),
+      flops: 2 * count * positions,
     });
     return;
   }
@@ -277,6 +284,7 @@ function runColumns(
     buffers,
     uniforms: { ...uniforms, rowTiles, columnTiles },
     workgroups: rowTiles * columnTiles * batches * splits,
+    flops: 2 * batches * rows * columns * positions,
   });
 }
 

@@ -93,13 +93,16 @@ export class MaskRCNN {
     observe?: Observer,
   ): Promise<{ batch: ImageBatch; features: Tensor[] }> {
     const { device } = this;
-    const batch = transformImages(device, images, this.config);
+    const batch = device.labelled('transform', () => transformImages(device, images, this.config));
     if (observe) await observe('transform.batch', narrow(batch.tensors, 3, 0, 3));
     await observe?.('transform.sizes', {
       shape: [images.length, 2],
       data: Int32Array.from(batch.imageSizes.flat()),
     });
-    const features = device.scope(() => this.#fpn.forward(this.#body.forward(batch.tensors, training), training));
+    const features = device.scope(() => {
+      const maps = device.labelled('backbone.body', () => this.#body.forward(batch.tensors, training));
+      return device.labelled('backbone.fpn', () => this.#fpn.forward(maps, training));
+    });
     for (const [level, feature] of features.entries()) {
       await observe?.(`features.${level === features.length - 1 ? 'pool' : level}`, feature);
     }
@@ -117,10 +120,15 @@ export class MaskRCNN {
   ): Promise<Partial<Record<LossName, Tensor>>> {
     const { batch, features } = await this.#features(images, true, observe);
     const scaled: NetworkTarget[] = targets.map((target, i) => transformTarget(target, images[i], batch.imageSizes[i]));
-    const rpn = await this.#rpn.forward(features, batch, { targets: scaled, permutation }, observe);
+    const { device } = this;
+    const rpn = await device.labelled('rpn', () =>
+      this.#rpn.forward(features, batch, { targets: scaled, permutation }, observe),
+    );
     // The box head looks at the four maps of the pyramid, not at the extra one of the RPN.
     const pyramid = features.slice(0, -1);
-    const heads = await this.#roiHeads.forwardTraining(pyramid, rpn.proposals, batch, scaled, permutation, observe);
+    const heads = await device.labelled('roi_heads', () =>
+      this.#roiHeads.forwardTraining(pyramid, rpn.proposals, batch, scaled, permutation, observe),
+    );
     return { ...rpn.losses, ...heads };
   }
 
@@ -130,12 +138,9 @@ export class MaskRCNN {
     return device.noGrad(() =>
       device.scope(async () => {
         const { batch, features } = await this.#features(images, false, observe);
-        const { proposals } = await this.#rpn.forward(features, batch, null, observe);
-        const { detections, masks } = await this.#roiHeads.forwardInference(
-          features.slice(0, -1),
-          proposals,
-          batch,
-          observe,
+        const { proposals } = await device.labelled('rpn', () => this.#rpn.forward(features, batch, null, observe));
+        const { detections, masks } = await device.labelled('roi_heads', () =>
+          this.#roiHeads.forwardInference(features.slice(0, -1), proposals, batch, observe),
         );
         const results: Detections[] = [];
         for (const [i, found] of detections.entries()) {

@@ -116,7 +116,11 @@ export class RoiHeads {
       );
       const losses = await this.#boxLosses(classLogits, boxRegression, sampled, targets, observe);
       if (!this.#mask) return losses;
-      return { ...losses, loss_mask: await this.#maskLoss(this.#mask, features, batch, sampled, targets, observe) };
+      const mask = this.#mask;
+      const loss = device.labelled('roi_heads.mask', () =>
+        this.#maskLoss(mask, features, batch, sampled, targets, observe),
+      );
+      return { ...losses, loss_mask: await loss };
     });
   }
 

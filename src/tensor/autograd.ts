@@ -19,6 +19,8 @@ export interface Edge {
 export interface GraphNode {
   id: number;
   operator: string;
+  /** What its dispatches are profiled under. */
+  label: string;
   edges: Edge[];
   saved: Record<string, Tensor>;
   backward: (upstream: Tensor) => Partial<Record<string, GradientThunk>>;
@@ -82,10 +84,12 @@ export function backward(device: Device, root: Tensor, upstream?: Tensor): void 
     nodes.add(node);
     for (const edge of node.edges) if (edge.node) waiting.push(edge.node);
   }
+  const outer = device.gpu.label;
   root.node.gradient = upstream ? upstream.view(root.shape) : device.detached(() => device.full(root.shape, 1));
   for (const node of [...nodes].sort((a, b) => b.id - a.id)) {
     const gradient = node.gradient;
     if (gradient) {
+      device.gpu.label = node.label && `${node.label}, backward`;
       device.noGrad(() =>
         device.scope(() => {
           const thunks = node.backward(gradient);
@@ -105,4 +109,5 @@ export function backward(device: Device, root: Tensor, upstream?: Tensor): void 
     }
     releaseNode(node);
   }
+  device.gpu.label = outer;
 }

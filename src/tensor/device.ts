@@ -98,6 +98,26 @@ export class Device {
     }
   }
 
+  /** Dispatches inside `body` are profiled under `label`, and so are those of its backward pass. Also for asynchronous bodies. */
+  labelled<T>(label: string, body: () => T): T {
+    const outer = this.gpu.label;
+    this.gpu.label = label;
+    let result: T;
+    try {
+      result = body();
+    } catch (error) {
+      this.gpu.label = outer;
+      throw error;
+    }
+    if (result instanceof Promise) {
+      return result.finally(() => {
+        this.gpu.label = outer;
+      }) as T;
+    }
+    this.gpu.label = outer;
+    return result;
+  }
+
   /** Puts a handle under the care of the current scope. */
   adopt(tensor: Tensor): Tensor {
     this.#scopes.at(-1)?.tensors.add(tensor);
@@ -183,8 +203,8 @@ export class Device {
   }
 
   /** Hangs a node on the tape; it lives as long as the scopes that hold what was computed from it. */
-  record(node: Omit<GraphNode, 'id' | 'gradient' | 'released'>): GraphNode {
-    const full: GraphNode = { ...node, id: this.#nextNode++, gradient: null, released: false };
+  record(node: Omit<GraphNode, 'id' | 'label' | 'gradient' | 'released'>): GraphNode {
+    const full: GraphNode = { ...node, id: this.#nextNode++, label: this.gpu.label, gradient: null, released: false };
     this.#scopes.at(-1)?.nodes.add(full);
     return full;
   }

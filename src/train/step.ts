@@ -50,7 +50,7 @@ export function trainStep(
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
     device.backward(list.reduce((sum, loss) => add(sum, loss)));
-    sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined });
+    device.labelled('sgd', () => sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined }));
     return { names, values };
   });
 }

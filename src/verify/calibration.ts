@@ -1,5 +1,5 @@
-import { defineProgram, perElement, workgroupsFor } from '../src/gpu/program.ts';
-import type { Device } from '../src/tensor/device.ts';
+import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import type { Device } from '../tensor/device.ts';
 
 /*
  * What the adapter can do at most: multiply-adds in 8 independent chains of vec4 that live in registers, and a copy of a
