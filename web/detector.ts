@@ -45,13 +45,13 @@ export class Detector {
   }
 
   /**
-   * The network sees the picture resized as in training; masks are of the picture's own size.
+   * The network sees the picture resized as the weights say; masks are of the picture's own size.
    * @throws UserError when the picture is too small, GpuError when the device fails
    */
   async detect(picture: RgbImage, name: string): Promise<Found> {
     const start = performance.now();
     const { width, height } = picture;
-    const image = scaleImage(picture, { resize: this.info.resize, id: name, where: name });
+    const image = scaleImage(picture, { resize: this.info.predictResize ?? this.info.resize, id: name, where: name });
     const [detections] = await this.#model.predict([image], { outputSizes: [[height, width]] });
     const instances = selectInstances(detections, this.info.thresholds, width, height);
     return { instances, seconds: (performance.now() - start) / 1000 };

@@ -29,7 +29,7 @@ export function predictCommand(): Command {
     .requiredOption('--weights <file>', 'checkpoint of a training run')
     .requiredOption('--images <dir>', 'folder of PNG images')
     .requiredOption('--out <dir>', 'folder for submission.csv and overlays/')
-    .option('--resize <factor>', 'scale of the images for the network (default: as in training)', parsePositive)
+    .option('--resize <factor>', 'scale of the images for the network (default: as the weights say)', parsePositive)
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
@@ -56,7 +56,7 @@ export function openPrediction({ weights, images, out, resize, batchSize }: Omit
     ...inspectPng(path),
   }));
   requireOutputFolder(out, '--out');
-  const scale = resize ?? stored.info.resize;
+  const scale = resize ?? stored.info.predictResize ?? stored.info.resize;
   checkResize(files, scale);
   return { stored, files, out, resize: scale, batchSize };
 }

@@ -8,10 +8,10 @@ import { type Profile, profileRun } from '../train/profileRun.ts';
 import { startProgress } from '../train/progress.ts';
 import { allocateRun, planRun, type Run } from '../train/run.ts';
 import { calibrate, type Yardstick } from '../verify/calibration.ts';
+import { dataFolder } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseNumber, parsePositiveCount } from './numbers.ts';
 import { adapterOption, say, withDevice } from './session.ts';
-import { dataFolder } from './trainCommand.ts';
 
 /** No line between the rows of a long table. */
 const NO_RULES = { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' };

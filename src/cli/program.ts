@@ -4,7 +4,9 @@ import { evaluateCommand } from './evaluateCommand.ts';
 import { predictCommand } from './predictCommand.ts';
 import { profileCommand } from './profileCommand.ts';
 import { runCommand } from './runCommand.ts';
+import { selectCommand } from './selectCommand.ts';
 import { trainCommand } from './trainCommand.ts';
+import { tuneCommand } from './tuneCommand.ts';
 import { verifyCommand } from './verifyCommand.ts';
 
 /** Runs one command line of the program (without node and script) and gives the exit code of the process. */
@@ -15,6 +17,8 @@ export function runProgram(args: readonly string[]): Promise<number> {
   for (const command of [
     trainCommand(),
     evaluateCommand(),
+    selectCommand(),
+    tuneCommand(),
     predictCommand(),
     verifyCommand(),
     doctorCommand(),

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { listPngs, loadSample } from '../data/dataset.ts';
 import { writePng } from '../data/png.ts';
+import { boxInstances } from '../eval/boxView.ts';
 import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
 import { predictImages } from '../eval/predictImages.ts';
 import { selectInstances } from '../eval/selectInstances.ts';
@@ -11,7 +12,10 @@ import type { Run } from '../train/run.ts';
 
 const PICTURES = 3;
 
-/** `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them. */
+/**
+ * `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them; of a box-only
+ * model the boxes.
+ */
 export async function writePictures({ model, split, dataset, options, out, thresholds }: Run): Promise<string> {
   const step = Math.max(1, Math.floor(split.validation.length / PICTURES));
   const comparisons: Comparison[] = [];
@@ -22,7 +26,12 @@ export async function writePictures({ model, split, dataset, options, out, thres
       id: record.id,
       image: toRgb(image),
       truth: targetInstances(target, image.width, image.height),
-      predicted: selectInstances(detections, thresholds, image.width, image.height),
+      predicted: (model.config.masks ? selectInstances : boxInstances)(
+        detections,
+        thresholds,
+        image.width,
+        image.height,
+      ),
     });
   }
   const path = join(out, 'overlay.png');
@@ -31,8 +40,12 @@ export async function writePictures({ model, split, dataset, options, out, thres
   return path;
 }
 
-/** `submission.csv` in the run's folder: for the images of DATA/test where there are any, else for the validation images. */
-export async function writeRunSubmission(run: Run): Promise<{ path: string; rows: number; images: number }> {
+/**
+ * `submission.csv` in the run's folder: for the images of DATA/test where there are any, else for the validation images. Null for a
+ * box-only model, which finds no masks to write there.
+ */
+export async function writeRunSubmission(run: Run): Promise<{ path: string; rows: number; images: number } | null> {
+  if (!run.model.config.masks) return null;
   const { model, dataset, split, options, out, thresholds } = run;
   const test = join(dataset.dir, 'test');
   const testFiles = existsSync(test) ? listPngs(test) : [];
@@ -43,7 +56,9 @@ export async function writeRunSubmission(run: Run): Promise<{ path: string; rows
   const rows: SubmissionRow[] = [];
   const bar = startProgress('Predicting', files.length);
   let done = 0;
-  for await (const { id, width, height, detections } of predictImages(model, files, options)) {
+  const { batchSize, resize, predictResize } = options;
+  const prediction = { batchSize, resize: predictResize ?? resize };
+  for await (const { id, width, height, detections } of predictImages(model, files, prediction)) {
     rows.push(...submissionRows(id, selectInstances(detections, thresholds, width, height), width));
     bar.update(++done, id);
   }

@@ -2,16 +2,16 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
-import { ensureSyntheticDataset } from '../data/synthetic.ts';
-import { requireFolder } from '../data/table.ts';
-import { presetNames } from '../model/presets.ts';
+import type { EvaluationResult } from '../eval/evaluator.ts';
+import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
 import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
-import { startProgress } from '../train/progress.ts';
 import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
 import { Trainer } from '../train/trainer.ts';
+import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
+import { readRunOptions } from './runFolder.ts';
 import { writePictures, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 
@@ -34,8 +34,13 @@ export function trainCommand(): Command {
   return new Command('train')
     .description('Train Mask R-CNN on a folder of cell images, or on synthetic cells when none is given.')
     .option('--data <dir>', 'folder with train.csv (id, annotation, width, height, cell_type) and train/<id>.png')
-    .option('--preset <name>', `model: ${presetNames.join(' or ')} (default: tiny)`)
+    .option('--preset <name>', `model and settings: ${presetNames.join(', ')} (default: tiny)`)
     .option('--resize <factor>', 'scale images and masks when loading (default: 0.5)', parseNumber)
+    .option(
+      '--predict-resize <factor>',
+      'the same for images to predict (default: as --resize, or by preset)',
+      parseNumber,
+    )
     .option('--epochs <n>', 'passes over the training images', parseCount)
     .option('--batch-size <n>', 'images per step (default: 2)', parseCount)
     .option('--lr <x>', 'learning rate of SGD (default: by preset)', parseNumber)
@@ -45,7 +50,7 @@ export function trainCommand(): Command {
     .option('--step-lr <n,gamma>', 'multiply the learning rate by gamma every n epochs', parseStepLr)
     .option('--clip-norm <x>', 'scale gradients down to this norm (default: by preset)', parseNumber)
     .option('--seed <n>', 'seed of everything random (default: 2021)', parseCount)
-    .option('--validation <share>', 'share of the images kept for validation (default: 0.15)', parseNumber)
+    .option('--validation <share>', 'share of the images kept for validation (default: by preset)', parseNumber)
     .option('--anchors <a,b,c,d,e>', 'anchor sizes in pixels of the resized image, one per level', parseList)
     .option(
       '--trainable-layers <n>',
@@ -61,6 +66,11 @@ export function trainCommand(): Command {
     .option('--contrast <x>', 'change contrast by a factor within 1 ± x (default: 0)', parseNumber)
     .option('--weights <file>', 'start from these weights')
     .option('--competition-classes', 'label astro 1, cort 2, shsy5y 3, whatever types the file holds')
+    .option('--no-competition-classes', 'labels by the types of the file')
+    .option('--normalize', "the notebook's NORMALIZE: normalise images before the model does")
+    .option('--no-normalize', 'let the model alone normalise images (default)')
+    .option('--tune', 'choose thresholds on the validation images at the end (default: by preset)')
+    .option('--no-tune', "keep the notebook's thresholds (.6, .8, .7; .5 for other cell types)")
     .option('--workers <n>', 'threads that load images (default: 2)', parseCount)
     .option('--out <dir>', 'folder of the run (default: the next free runs/NNN)')
     .option('--config <file>', "options from a file, such as a run's config.json; options given here win")
@@ -71,10 +81,10 @@ export function trainCommand(): Command {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
           throw new UserError('--resume takes all options from the run; only --adapter may stand beside it.');
         }
-        await run(readRunOptions(resume), resume, true, adapter);
+        await run(resumeOptions(resume), resume, true, adapter);
         return;
       }
-      const options = completeTrainOptions({ ...(config === undefined ? {} : readTrainConfig(config)), ...given });
+      const options = gatherOptions(config === undefined ? {} : readTrainConfig(config), given);
       const folder = out ?? nextRunFolder();
       if (existsSync(join(folder, RUN_FILES.config))) {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
@@ -84,39 +94,33 @@ export function trainCommand(): Command {
     });
 }
 
+/**
+ * A file's options with the command line's over them, completed by the preset. Where neither names the data, a preset of the
+ * competition looks for its folder.
+ */
+function gatherOptions(file: GivenTrainOptions, flags: GivenTrainOptions): TrainOptions {
+  const given = { ...file, ...flags };
+  if (given.data === undefined && presetDefaults(given.preset ?? 'tiny').data.competitionData) {
+    given.data = findCompetitionData();
+  }
+  return completeTrainOptions(given);
+}
+
 /** runs/001, runs/002, …: the first number above all that are there. */
 function nextRunFolder(): string {
   const taken = existsSync('runs') ? readdirSync('runs').map((name) => (/^\d+$/.test(name) ? Number(name) : 0)) : [];
   return join('runs', String(Math.max(0, ...taken) + 1).padStart(3, '0'));
 }
 
-/** The folder of a run's data; the synthetic cells are painted where none is given. */
-export function dataFolder({ data }: TrainOptions): string {
-  if (data !== null) return data;
-  let bar: ReturnType<typeof startProgress> | null = null;
-  const dir = ensureSyntheticDataset({
-    progress: (done, total) => {
-      bar ??= startProgress('Painting synthetic cells', total);
-      bar.update(done);
-    },
-  });
-  (bar as ReturnType<typeof startProgress> | null)?.stop();
-  return dir;
-}
-
 /** The options of a run to go on with. Its weights to start from are in its state. @throws UserError where no run stopped */
-function readRunOptions(folder: string): TrainOptions {
-  requireFolder(folder);
-  for (const [file, what] of [
-    [RUN_FILES.config, 'no run'],
-    [RUN_FILES.state, 'a run that saved no state before it ended'],
-  ] as const) {
-    if (existsSync(join(folder, file))) continue;
+function resumeOptions(folder: string): TrainOptions {
+  const options = readRunOptions(folder, '--resume');
+  if (!existsSync(join(folder, RUN_FILES.state))) {
     throw new UserError(
-      `--resume ${folder}: it holds ${what} (there is no ${file}), expected the folder of a stopped run.`,
+      `--resume ${folder}: it holds a run that saved no state before it ended (there is no ${RUN_FILES.state}), expected the folder of a stopped run.`,
     );
   }
-  return { ...completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config))), weights: null };
+  return { ...options, weights: null };
 }
 
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
@@ -124,6 +128,9 @@ async function run(options: TrainOptions, out: string, resume: boolean, adapter:
   const planned = planRun(options, dir, out);
   await withDevice(adapter, async (device) => {
     describe(planned, dir);
+    if (!resume && options.weights === null && presetDefaults(options.preset).data.competitionData) {
+      say("Weights   random; the notebook starts from torchvision's COCO weights, as --weights FILE does");
+    }
     await train(planned, resume, device);
   });
 }
@@ -146,17 +153,24 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
     const { best, final } = outcome;
     const pictures = await writePictures(planned);
     const submission = await writeRunSubmission(planned);
-    const { iouMap, maskAP50 } = final.scores;
-    say(
-      `Best epoch ${best.epoch}: competition score ${(iouMap ?? 0).toFixed(3)} with thresholds chosen on validation, mask AP50 ${(maskAP50 ?? 0).toFixed(3)}.`,
-    );
+    say(`Best epoch ${best.epoch}: ${describeScores(final.scores, planned.options.tune)}.`);
     say(`Weights   ${join(out, RUN_FILES.best)}`);
     say(`Pictures  ${pictures}`);
-    say(`Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`);
+    say(
+      submission
+        ? `Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`
+        : 'No submission.csv: a box-only model finds no masks.',
+    );
   } finally {
     interrupt.done();
     model.dispose();
   }
+}
+
+function describeScores({ iouMap, maskAP50, boxMap30, boxAP50 }: EvaluationResult, tuned: boolean): string {
+  if (iouMap === null || maskAP50 === null) return `box mAP30 ${boxMap30.toFixed(3)}, box AP50 ${boxAP50.toFixed(3)}`;
+  const thresholds = tuned ? 'thresholds chosen on validation' : 'the thresholds before any tuning';
+  return `competition score ${iouMap.toFixed(3)} with ${thresholds}, mask AP50 ${maskAP50.toFixed(3)}`;
 }
 
 function describe({ dataset, split, model, options, out }: Run, dir: string): void {

@@ -72,6 +72,9 @@ export function selectionTable(sample: EvaluationSample, thresholds: Thresholds)
   };
 }
 
+/** Thresholds that a search found, and the score that they reach. */
+export type FoundThresholds = Thresholds & { score: number };
+
 /**
  * Searches per-class score and mask thresholds for the best competition score on validation images (the notebook's
  * authors chose theirs by hand). Because overlaps are removed across classes, the classes depend on each other: the
@@ -88,7 +91,23 @@ export function searchThresholds(
   samples: readonly EvaluationSample[],
   numClasses: number,
   options: ThresholdSearchOptions = {},
-): Thresholds & { score: number } {
+): FoundThresholds {
+  const search = thresholdSearch(samples, numClasses, options);
+  for (;;) {
+    const step = search.next();
+    if (step.done) return step.value;
+  }
+}
+
+/**
+ * `searchThresholds` in steps, for a caller that shows progress or may stop: yields after each pair that was tried the share of
+ * the longest search that is done, 0…1, and returns what was found (of fewer rounds than the longest where one changed nothing).
+ */
+export function* thresholdSearch(
+  samples: readonly EvaluationSample[],
+  numClasses: number,
+  options: ThresholdSearchOptions = {},
+): Generator<number, FoundThresholds> {
   const scores = options.scores ?? [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
   const masks = options.masks ?? [0.3, 0.4, 0.5, 0.6, 0.7];
   const start = options.start ?? defaultThresholds(numClasses);
@@ -100,7 +119,10 @@ export function searchThresholds(
     return images.length === 0 ? 0 : sum / images.length;
   };
   let best = scoreOf(current);
-  for (let round = 0; round < (options.maxRounds ?? 3); round++) {
+  const maxRounds = options.maxRounds ?? 3;
+  const all = maxRounds * (numClasses - 1) * scores.length * masks.length;
+  let tried = 0;
+  for (let round = 0; round < maxRounds; round++) {
     let changed = false;
     for (let label = 1; label < numClasses; label++) {
       const distance = ([score, mask]: readonly [number, number]) =>
@@ -117,6 +139,7 @@ export function searchThresholds(
           chosen = pair;
           changed = true;
         }
+        yield ++tried / all;
       }
       [current.minScore[label], current.maskThreshold[label]] = chosen;
     }

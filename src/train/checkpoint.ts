@@ -15,6 +15,7 @@ export async function saveCheckpoint(path: string, model: MaskRCNN, info: Checkp
     config: JSON.stringify(info.config),
     classes: JSON.stringify(info.classes),
     resize: JSON.stringify(info.resize),
+    ...(info.predictResize !== undefined && { predictResize: JSON.stringify(info.predictResize) }),
     thresholds: JSON.stringify(info.thresholds),
     epoch: JSON.stringify(info.epoch),
   });

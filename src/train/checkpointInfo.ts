@@ -13,6 +13,8 @@ export interface CheckpointInfo {
   classes: string[];
   /** Factor by which images were resized when loaded. */
   resize: number;
+  /** The same for images to predict, where it differs: the notebook trains at half size and predicts at full size. */
+  predictResize?: number;
   thresholds: Thresholds;
   /** Epochs trained. */
   epoch: number;
@@ -41,12 +43,14 @@ export function parseCheckpointInfo(metadata: Readonly<Record<string, string>>, 
     .object({
       classes: z.array(z.string()),
       resize: z.number().positive(),
+      predictResize: z.number().positive().optional(),
       thresholds: thresholdsSchema,
       epoch: z.int(),
     })
     .safeParse({
       classes: part('classes'),
       resize: part('resize'),
+      ...('predictResize' in metadata && { predictResize: part('predictResize') }),
       thresholds: part('thresholds'),
       epoch: part('epoch'),
     });

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { UserError } from '../cli/errors.ts';
+import { suggestion } from '../cli/nearest.ts';
 import { NO_AUGMENTATION } from '../data/augmentations.ts';
-import { type PresetName, presetNames, trainingDefaults } from '../model/presets.ts';
+import { type ModelOverrides, parseModelOverrides } from '../model/config.ts';
+import { checkPreset, presetDefaults, presetNames } from '../model/presets.ts';
 
 const count = z.int().positive();
 const probability = z.number().min(0).max(1);
@@ -17,6 +19,8 @@ const trainOptionsSchema = z.strictObject({
   preset: z.enum(presetNames),
   /** Factor by which images and masks are resized when loaded, as the notebook's `resize_factor`. */
   resize: z.number().positive().max(4),
+  /** The same for images to predict, kept in the checkpoints; null: as `resize`. */
+  predictResize: z.number().positive().max(4).nullable(),
   epochs: count,
   batchSize: count,
   lr: z.number().positive(),
@@ -35,6 +39,10 @@ const trainOptionsSchema = z.strictObject({
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Layers of the backbone that are trained, from the last: torchvision's `trainable_backbone_layers`; 5 is all of it. */
   trainableLayers: z.int().min(0).max(5),
+  /** Options of the model that win over the preset's, by the names of `MaskRCNNConfig`; `parseModelOverrides` looks at each. */
+  model: z.custom<ModelOverrides>((value) => typeof value === 'object' && value !== null, 'expected an object'),
+  /** The notebook's NORMALIZE: images are normalised by ImageNet's mean and deviation before the model does so. */
+  normalize: z.boolean(),
   /** Weights to start from. */
   weights: z.string().nullable(),
   /** Changes of the training samples, see `Augmentation`. */
@@ -49,6 +57,8 @@ const trainOptionsSchema = z.strictObject({
   brightness: probability,
   contrast: probability,
   competitionClasses: z.boolean(),
+  /** Choose thresholds on the validation images at the end, instead of keeping those of `initialThresholds`. */
+  tune: z.boolean(),
   workers: z.int().min(0),
 });
 
@@ -57,20 +67,38 @@ export type TrainOptions = z.infer<typeof trainOptionsSchema>;
 /** Options that a user gave, on the command line or in a file. */
 export type GivenTrainOptions = Partial<TrainOptions>;
 
-/** The first fault in one sentence, as in "--batch-size 0: expected number to be >0." */
-function explain({ issues: [issue] }: z.ZodError, options: object, optionName: (key: string) => string): string {
+/** The first fault in one sentence, as in "--batch-size 0: expected number to be >0."; unknown names before missing ones. */
+function explain({ issues }: z.ZodError, options: object, optionName: (key: string) => string): string {
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
   const message = issue.message.replace(/^(Too (small|big)|Invalid (input|option)): /, '');
   const [key] = issue.path;
+  if (issue.code === 'unrecognized_keys') {
+    const prefix = issue.path.map((part) => `${String(part)}.`).join('');
+    const unknown = prefix + issue.keys[0];
+    const known = knownKeys(issue.path).map((name) => prefix + name);
+    return `${optionName('')}unknown option '${unknown}'${suggestion(unknown, known)}`;
+  }
   if (typeof key !== 'string') return `${optionName('')}${message}.`;
   const value = (options as Record<string, unknown>)[key];
   const shown = Array.isArray(value) || typeof value !== 'object' ? String(value) : JSON.stringify(value);
   return `${optionName(key)} ${shown}: ${message}.`;
 }
 
+/** The keys of the whole schema, or of the object within it that a path names (`stepLr`). */
+function knownKeys([key]: readonly PropertyKey[]): string[] {
+  const { stepLr, finalDecay } = trainOptionsSchema.shape;
+  if (key === 'stepLr') return Object.keys(stepLr.unwrap().shape);
+  if (key === 'finalDecay') return Object.keys(finalDecay.unwrap().shape);
+  return Object.keys(trainOptionsSchema.shape);
+}
+
 /** `batchSize` → `--batch-size`. */
 const flagName = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-/** Reads `--config FILE`. @throws UserError naming the file and the option that is wrong */
+/**
+ * Reads `--config FILE`, a JSON object of some or all training options.
+ * @throws UserError naming the file and the option that is wrong or unknown, then with the nearest name that there is
+ */
 export function readTrainConfig(path: string): GivenTrainOptions {
   let value: unknown;
   try {
@@ -78,54 +106,54 @@ export function readTrainConfig(path: string): GivenTrainOptions {
   } catch (error) {
     throw new UserError(`${path}: expected a JSON file of training options (${(error as Error).message}).`);
   }
+  const given: Record<string, unknown> = typeof value === 'object' && value !== null ? { ...value } : {};
+  if (typeof given.preset === 'string') checkPreset(given.preset, path);
   const parsed = trainOptionsSchema.partial().safeParse(value);
-  if (!parsed.success) {
-    const given = typeof value === 'object' && value !== null ? value : {};
-    throw new UserError(explain(parsed.error, given, (key) => `${path}: ${key}`));
-  }
+  if (!parsed.success) throw new UserError(explain(parsed.error, given, (key) => `${path}: ${key}`));
+  if (parsed.data.model !== undefined) parsed.data.model = parseModelOverrides(parsed.data.model, path);
   return parsed.data;
 }
 
-/** Epochs of a run whose options do not say: enough for the synthetic cells, the notebook's for a user's own data. */
-const EPOCHS = { synthetic: 10, own: { tiny: 12, resnet50: 8 } } as const;
+/** The synthetic cells' own: enough epochs to learn them, and 12 of the 72 images for validation. */
+const SYNTHETIC = { epochs: 10, validation: 1 / 6 };
 
 /**
- * Fills in what was not given: the preset's training settings, `resize` .5 as the notebook, validation 1/6 of the synthetic
- * images (12 of 72) and 15 % of a user's.
+ * Fills in what was not given: from the preset, and for the synthetic cells (no `data`) epochs and validation share that suit
+ * them. The command line's options are laid over a file's before: flags override the file, the file overrides the preset.
+ *
+ * @throws UserError naming the option of the command line that is wrong
  */
 export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
-  const preset = given.preset ?? 'tiny';
-  if (!presetNames.includes(preset as PresetName)) {
-    throw new UserError(`There is no preset '${preset}', expected one of ${presetNames.join(', ')}.`);
-  }
-  const defaults = trainingDefaults(preset);
+  const preset = checkPreset(given.preset ?? 'tiny');
+  const { training, data: reading, untrained } = presetDefaults(preset);
   const data = given.data ?? null;
+  const weights = given.weights ?? null;
+  const { learningRate, epochs, ...optimizer } = training;
+  const { competitionData, validation, ...images } = reading;
   const value = {
     data,
     preset,
-    resize: 0.5,
-    epochs: data === null ? EPOCHS.synthetic : EPOCHS.own[preset],
-    batchSize: defaults.batchSize,
-    lr: defaults.learningRate,
-    momentum: defaults.momentum,
-    weightDecay: defaults.weightDecay,
-    warmupSteps: defaults.warmupSteps,
+    ...images,
+    ...optimizer,
+    epochs,
+    lr: learningRate,
     stepLr: null,
     // A schedule by epochs replaces the preset's own.
-    finalDecay: given.stepLr ? null : defaults.finalDecay,
-    clipNorm: defaults.clipNorm,
+    finalDecay: given.stepLr ? null : training.finalDecay,
     seed: 2021,
-    validation: data === null ? 1 / 6 : 0.15,
+    validation,
+    ...(data === null && SYNTHETIC),
     anchors: null,
     trainableLayers: 5,
-    weights: null,
     ...NO_AUGMENTATION,
     // The notebook's.
     hflip: 0.5,
     vflip: 0.5,
-    competitionClasses: false,
+    normalize: false,
+    weights,
     workers: 2,
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),
+    model: { ...(weights === null && untrained), ...given.model },
   };
   const parsed = trainOptionsSchema.safeParse(value);
   if (!parsed.success) throw new UserError(explain(parsed.error, value, flagName));

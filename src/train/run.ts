@@ -33,11 +33,8 @@ export interface Run {
   thresholds: Thresholds;
 }
 
-/**
- * Opens the data, splits it, declares the model and compares the weights to start from with it. It needs no device and writes
- * nothing: `allocateRun` comes next. @throws UserError for whatever is wrong with the input
- */
-export function planRun(options: TrainOptions, dataDir: string, out: string): Run {
+/** Opens and splits the data of a run: the same options on the same folder give the same split. @throws UserError */
+export function openRunData(options: TrainOptions, dataDir: string): { dataset: Dataset; split: Split } {
   const dataset = openDataset(dataDir, { competitionClasses: options.competitionClasses });
   checkResize(dataset.images, options.resize);
   const split = stratifiedSplit(dataset.images, options.validation, new Random(options.seed));
@@ -50,12 +47,23 @@ export function planRun(options: TrainOptions, dataDir: string, out: string): Ru
       `${dataDir}: a validation share of ${options.validation} of its ${dataset.images.length} images leaves none to ${what}, expected two images or more of a cell type.`,
     );
   }
+  return { dataset, split };
+}
+
+/**
+ * Opens the data, splits it, declares the model and compares the weights to start from with it. It needs no device and writes
+ * nothing: `allocateRun` comes next. @throws UserError for whatever is wrong with the input
+ */
+export function planRun(options: TrainOptions, dataDir: string, out: string): Run {
+  const { dataset, split } = openRunData(options, dataDir);
   const side = (key: 'width' | 'height'): number =>
     Math.max(...dataset.images.map((image) => resizedSide(image[key], options.resize)));
   const config = presetConfig(options.preset, {
     numClasses: dataset.classes.length + 1,
     inputSize: { width: side('width'), height: side('height') },
     anchors: options.anchors ?? undefined,
+    overrides: options.model,
+    normalize: options.normalize,
   });
   const model = new MaskRCNN(config);
   model.freezeBackbone(options.trainableLayers);
@@ -103,5 +111,7 @@ export async function allocateRun(run: Run, device: Device): Promise<void> {
 
 /** What a checkpoint of the run says beside its weights. */
 export function checkpointInfo({ model, dataset, options, thresholds }: Run, epoch: number): CheckpointInfo {
-  return { config: model.config, classes: dataset.classes, resize: options.resize, thresholds, epoch };
+  const { resize, predictResize } = options;
+  const info = { config: model.config, classes: dataset.classes, resize, thresholds, epoch };
+  return predictResize === null ? info : { ...info, predictResize };
 }

@@ -4,7 +4,7 @@ import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { Random, type RandomState } from '../data/random.ts';
-import { type EpochScore, isBetter } from './best.ts';
+import { type EpochScore, epochScore, isBetter } from './best.ts';
 import { openCheckpoint, rewriteCheckpoint, saveCheckpoint, stateSource } from './checkpoint.ts';
 import { LossMeter, readLosses } from './losses.ts';
 import { startProgress } from './progress.ts';
@@ -97,7 +97,7 @@ export class Trainer {
       await this.#finishEpoch(trained);
     }
     if (!this.#best) throw new Error('A finished run has a best epoch.');
-    return { stopped: false, best: this.#best, final: await this.#tune(this.#best.epoch) };
+    return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
   }
 
   /** Steps through one epoch, from the step where a stopped run stood. Null if the user stopped it. */
@@ -168,7 +168,7 @@ export class Trainer {
     const metrics: EpochMetrics = { ...trained, validation: losses, iouMap, boxMap30, maskAP50, boxAP50 };
     appendFileSync(this.#path(RUN_FILES.metrics), `${JSON.stringify(metrics)}\n`);
     this.#hooks.say(describeEpoch(metrics, options.epochs));
-    const score = { epoch, iouMap: iouMap ?? 0, maskAP50: maskAP50 ?? boxAP50, validationLoss: losses.total };
+    const score = epochScore(epoch, scores, losses.total);
     if (split.validation.length > 0 && isBetter(score, this.#best)) {
       this.#best = score;
       const temporary = this.#path(`.${RUN_FILES.best}.tmp`);
@@ -202,9 +202,12 @@ export class Trainer {
     });
   }
 
-  /** The best epoch's weights go back into the model, and the thresholds that score best on validation into its checkpoint. */
-  async #tune(epoch: number): Promise<Validation> {
-    const { model } = this.#run;
+  /**
+   * The best epoch's weights go back into the model, and into its checkpoint the thresholds that score best on validation, or
+   * those before any tuning where the options say so.
+   */
+  async #finish(epoch: number): Promise<Validation> {
+    const { model, options } = this.#run;
     const path = this.#path(RUN_FILES.best);
     const { file } = openCheckpoint(path);
     try {
@@ -212,7 +215,8 @@ export class Trainer {
     } finally {
       file.close();
     }
-    const validation = await this.#validate(`Thresholds for epoch ${epoch}`);
+    const validation = await this.#validate(`${options.tune ? 'Thresholds for' : 'Scores of'} epoch ${epoch}`);
+    if (!options.tune) return validation;
     const thresholds = tunedThresholds(validation.evaluator, model.config.numClasses, this.#run.thresholds);
     this.#run.thresholds = thresholds;
     rewriteCheckpoint(path, path, checkpointInfo(this.#run, epoch));

@@ -29,14 +29,17 @@ export interface ValidationOptions {
  * Scores the model on the validation images as loaded: losses in training form (the sampler's seed is fixed, running
  * statistics do not move) and detections against the truth.
  */
-export async function validate({
-  model,
-  dataset,
-  records,
-  options,
-  thresholds,
-  progress,
-}: ValidationOptions): Promise<Validation> {
+export async function validate(options: ValidationOptions): Promise<Validation> {
+  const validation = await validateUnless(() => false, options);
+  if (!validation) throw new Error('Validation stopped without being asked to.');
+  return validation;
+}
+
+/** `validate` for an operation that the user may stop: `stopping` is asked after each batch. @returns null if it was stopped */
+export async function validateUnless(
+  stopping: () => boolean,
+  { model, dataset, records, options, thresholds, progress }: ValidationOptions,
+): Promise<Validation | null> {
   const loader = new Loader({
     dataset,
     records,
@@ -64,6 +67,7 @@ export async function validate({
       }
       done += batch.length;
       progress?.update(done);
+      if (stopping()) return null;
     }
   } finally {
     await loader.close();

@@ -89,8 +89,12 @@ describe('train', () => {
       ["'huge'", 'tiny, resnet50'],
     ],
     [
+      ['--preset', 'resnet05'],
+      ["'resnet05'", "did you mean 'resnet50'?"],
+    ],
+    [
       ['--epochz', '3'],
-      ["'--epochz'", '--epochs'],
+      ["'--epochz'", 'Did you mean --epochs?'],
     ],
     [['extra'], ['too many arguments']],
     [['--epochs'], ['--epochs', 'argument missing']],
@@ -142,9 +146,11 @@ describe('train', () => {
 
   it.each([
     ['{"epochs": 3', 'JSON'],
-    ['{"epoch": 3}', '"epoch"'],
+    ['{"epoch": 3}', "unknown option 'epoch', did you mean 'epochs'?"],
+    ['{"model": {"boxDetectionPerImg": 3}}', "'model.boxDetectionPerImg', did you mean 'model.boxDetectionsPerImg'?"],
     ['{"epochs": -3}', 'epochs -3'],
-    ['{"preset": "huge"}', 'preset huge'],
+    ['{"preset": "huge"}', "no preset 'huge'"],
+    ['{"preset": "tinny"}', "did you mean 'tiny'?"],
     ['7', 'expected object'],
   ])('refuses the configuration %s', async (text, part) => {
     const folder = temporaryFolder();
@@ -291,7 +297,7 @@ describe('evaluate and predict', () => {
 describe('the program', () => {
   it('refuses an unknown command, and without one shows what there is', async () => {
     const folder = temporaryFolder();
-    expectRefusal(await command('trian'), folder, ["'trian'", 'train']);
+    expectRefusal(await command('trian'), folder, ["'trian'", 'Did you mean train?']);
     const nothing = await command();
     expect(nothing.code).toBe(2);
     for (const name of ['train', 'evaluate', 'predict', 'verify', 'doctor']) expect(nothing.error).toContain(name);

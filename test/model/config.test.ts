@@ -2,8 +2,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
-import { parseConfig } from '../../src/model/config.ts';
-import { presetConfig, presetNames, trainingDefaults } from '../../src/model/presets.ts';
+import { parseConfig, parseModelOverrides } from '../../src/model/config.ts';
+import { checkPreset, normalizedTwice, presetConfig, presetDefaults, presetNames } from '../../src/model/presets.ts';
+import { seeded } from '../support/random.ts';
 
 const goldens = resolve(import.meta.dirname, '../../../shared/goldens');
 const least = { block: 'bottleneck', layers: [3, 4, 6, 3], width: 64, norm: 'frozen', numClasses: 91 };
@@ -16,6 +17,9 @@ describe('parseConfig', () => {
       fpnChannels: 256,
       anchorSizes: [32, 64, 128, 256, 512],
       aspectRatios: [0.5, 1, 2],
+      headNorm: 'none',
+      rpnConvDepth: 1,
+      boxConvLayers: [],
       representationSize: 1024,
       masks: true,
       maskLayers: [256, 256, 256, 256],
@@ -56,7 +60,7 @@ describe('parseConfig', () => {
   });
 
   it.each<[unknown, string]>([
-    [{ ...least, anchorSize: [8] }, "run.json: 'anchorSize' is no option of the model."],
+    [{ ...least, anchorSize: [8] }, "run.json: unknown option 'anchorSize' of the model, did you mean 'anchorSizes'?"],
     [{ ...least, block: 'wide' }, "run.json: option block must be 'basic' or 'bottleneck', got \"wide\"."],
     [{ ...least, norm: undefined }, "run.json: option norm must be 'frozen' or 'batch', but it is missing."],
     [
@@ -108,6 +112,36 @@ describe('parseConfig', () => {
   );
 });
 
+describe('parseModelOverrides', () => {
+  it('gives what was given, without defaults', () => {
+    const given = { boxDetectionsPerImg: 300, imageMean: [0, 0, 0], minSize: null, masks: false };
+    const overrides = parseModelOverrides(given, 'x');
+    expect(overrides).toEqual(given);
+    expect(overrides.imageMean).not.toBe(given.imageMean);
+    expect(parseModelOverrides({}, 'x')).toEqual({});
+  });
+
+  it.each<[unknown, string]>([
+    [
+      { boxDetectionsPerImage: 300 },
+      "run.json: unknown option 'model.boxDetectionsPerImage', did you mean 'model.boxDetectionsPerImg'?",
+    ],
+    [{ boxDetectionsPerImg: 0 }, 'run.json: option model.boxDetectionsPerImg must be an integer of at least 1, got 0.'],
+    [{ imageStd: [1, 0, 1] }, 'run.json: option model.imageStd[1] must be a number above 0, got 0.'],
+    [{ norm: null }, "run.json: option model.norm must be 'frozen' or 'batch', got null."],
+    [{ numClasses: 4 }, 'run.json: option model.numClasses follows from the cell types of the data, expected none.'],
+    [7, "run.json: expected an object with the model's options."],
+  ])('refuses %j', (value, message) => {
+    expect(() => parseModelOverrides(value, 'run.json')).toThrow(new UserError(message));
+  });
+
+  it('lists what there is where no name is near', () => {
+    expect(() => parseModelOverrides({ zzzzzzzzz: 1 }, 'x')).toThrow(
+      /^x: unknown option 'model\.zzzzzzzzz', expected one of model\.block, .*model\.canonicalLevel\.$/,
+    );
+  });
+});
+
 describe('presets', () => {
   const at = (width: number, height: number) => ({ numClasses: 4, inputSize: { width, height } });
 
@@ -156,18 +190,111 @@ describe('presets', () => {
     expect(given).toMatchObject({ anchorSizes: [8, 16, 32, 64, 128], canonicalScale: 224 });
   });
 
-  it('has training settings for each, not shared between callers', () => {
-    for (const name of presetNames) expect(trainingDefaults(name)).toMatchObject({ momentum: 0.9, batchSize: 2 });
-    expect(trainingDefaults('resnet50')).toMatchObject({ learningRate: 0.001, weightDecay: 0.01, finalDecay: null });
-    trainingDefaults('tiny').learningRate = 7;
-    expect(trainingDefaults('tiny').learningRate).toBe(0.02);
+  it('sartorius-v51: the notebook’s model and settings', () => {
+    expect(presetConfig('sartorius-v51', at(352, 260))).toEqual({
+      ...presetConfig('resnet50', at(352, 260)),
+      batchNormEps: 0,
+    });
+    const { training, data, untrained } = presetDefaults('sartorius-v51');
+    expect(training).toEqual({
+      learningRate: 0.001,
+      momentum: 0.9,
+      weightDecay: 0.01,
+      batchSize: 2,
+      epochs: 30,
+      warmupSteps: 0,
+      finalDecay: null,
+      clipNorm: null,
+      tune: false,
+    });
+    expect(data).toEqual({
+      resize: 0.5,
+      predictResize: 1,
+      validation: 0.075,
+      competitionClasses: true,
+      competitionData: true,
+    });
+    expect(presetConfig('sartorius-v51', { ...at(352, 260), overrides: untrained })).toMatchObject({
+      norm: 'batch',
+      batchNormEps: 1e-5,
+    });
+  });
+
+  it('sartorius-fasterrcnn: the same without masks, for the 2 epochs of the notebook as it stands', () => {
+    const boxes = presetConfig('sartorius-fasterrcnn', at(352, 260));
+    expect(boxes).toEqual({ ...presetConfig('sartorius-v51', at(352, 260)), masks: false });
+    const { training, ...rest } = presetDefaults('sartorius-fasterrcnn');
+    const v51 = presetDefaults('sartorius-v51');
+    expect(rest).toEqual({ data: v51.data, untrained: v51.untrained });
+    expect(training).toEqual({ ...v51.training, epochs: 2 });
+  });
+
+  it('lets overrides win, with tiny’s canonical scale following anchors of theirs', () => {
+    const overrides = { boxDetectionsPerImg: 7, imageMean: [0.1, 0.2, 0.3], anchorSizes: [4, 8, 16, 32, 64] };
+    expect(presetConfig('tiny', { ...at(176, 130), overrides })).toEqual({
+      ...presetConfig('tiny', { ...at(176, 130), anchors: overrides.anchorSizes }),
+      ...overrides,
+      canonicalScale: 28,
+    });
+    const flag = { ...at(176, 130), overrides, anchors: [6, 12, 24, 48, 96] };
+    expect(presetConfig('tiny', flag)).toMatchObject({ anchorSizes: flag.anchors, canonicalScale: 42 });
+    expect(() => presetConfig('tiny', { ...at(9, 9), overrides: { rpnBgIouThresh: 0.9 } })).toThrow(
+      new UserError(
+        "Preset 'tiny' with the options of 'model': option rpnBgIouThresh must be at most rpnFgIouThresh, got 0.9.",
+      ),
+    );
+  });
+
+  it('normalize: one mean and deviation do what the notebook’s transform and its model do in turn', () => {
+    const [mean, std] = [
+      [0.485, 0.456, 0.406],
+      [0.229, 0.224, 0.225],
+    ];
+    for (const own of [
+      { mean, std },
+      { mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3] },
+    ]) {
+      const { imageMean, imageStd } = normalizedTwice(own.mean, own.std);
+      const next = seeded(1);
+      for (let i = 0; i < 30; i++) {
+        const [x, c] = [next(), i % 3];
+        const once = (x - mean[c]) / std[c];
+        expect((x - imageMean[c]) / imageStd[c]).toBeCloseTo((once - own.mean[c]) / own.std[c], 10);
+      }
+    }
+    // The notebook gives its model ImageNet's numbers, whatever a preset has of its own.
+    for (const name of presetNames) {
+      const given = { ...at(176, 130), normalize: true };
+      expect(presetConfig(name, given)).toEqual({ ...presetConfig(name, at(176, 130)), ...normalizedTwice(mean, std) });
+      const overrides = { imageMean: [0, 0, 0], imageStd: [1, 1, 1] };
+      const once = presetConfig(name, { ...given, overrides });
+      expect(once).toMatchObject({ imageMean: mean, imageStd: std });
+    }
+  });
+
+  it('has settings for each, not shared between callers', () => {
+    for (const name of presetNames) {
+      expect(presetDefaults(name).training).toMatchObject({ momentum: 0.9, batchSize: 2 });
+      expect(presetDefaults(name).data.resize).toBe(0.5);
+    }
+    expect(presetDefaults('resnet50').training).toMatchObject({
+      learningRate: 0.001,
+      weightDecay: 0.01,
+      finalDecay: null,
+    });
+    presetDefaults('tiny').training.learningRate = 7;
+    expect(presetDefaults('tiny').training.learningRate).toBe(0.02);
   });
 
   it('refuses an unknown preset and wrong anchors in one sentence', () => {
-    const unknown = new UserError("There is no preset 'huge', expected one of tiny, resnet50.");
+    const all = 'expected one of tiny, resnet50, resnet50-v2, sartorius-v51, sartorius-fasterrcnn';
+    const unknown = new UserError(`There is no preset 'huge', ${all}.`);
     expect(() => presetConfig('huge', at(9, 9))).toThrow(unknown);
-    expect(() => trainingDefaults('huge')).toThrow(unknown);
-    expect(() => trainingDefaults('toString')).toThrow("There is no preset 'toString'");
+    expect(() => presetDefaults('huge')).toThrow(unknown);
+    expect(() => presetDefaults('toString')).toThrow("There is no preset 'toString'");
+    expect(() => checkPreset('Sartorius-v15', 'run.json')).toThrow(
+      new UserError(`run.json: there is no preset 'Sartorius-v15', ${all}; did you mean 'sartorius-v51'?`),
+    );
     expect(() => presetConfig('tiny', { ...at(9, 9), anchors: [8] })).toThrow(
       new UserError("Preset 'tiny': option anchorSizes must be an array of 5 numbers above 0, got [8]."),
     );

@@ -5,7 +5,12 @@ import { UserError } from '../../src/cli/errors.ts';
 import { initialThresholds } from '../../src/eval/defaults.ts';
 import { type EpochScore, isBetter } from '../../src/train/best.ts';
 import { LossMeter } from '../../src/train/losses.ts';
-import { completeTrainOptions, readTrainConfig, type TrainOptions } from '../../src/train/options.ts';
+import {
+  completeTrainOptions,
+  type GivenTrainOptions,
+  readTrainConfig,
+  type TrainOptions,
+} from '../../src/train/options.ts';
 import { learningRate } from '../../src/train/schedule.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
 
@@ -33,8 +38,64 @@ describe('completeTrainOptions', () => {
     expect(completeTrainOptions({ lr: undefined }).lr).toBe(completeTrainOptions({}).lr);
   });
 
-  it('gives the same options again from their own JSON', () => {
-    const options = completeTrainOptions({ data: 'x', epochs: 3, anchors: [4, 8, 16, 32, 64] });
+  it('keeps what the two presets from before had, and takes the notebook’s from its own', () => {
+    expect(completeTrainOptions({})).toEqual({
+      data: null,
+      preset: 'tiny',
+      resize: 0.5,
+      predictResize: null,
+      epochs: 10,
+      batchSize: 2,
+      lr: 0.02,
+      momentum: 0.9,
+      weightDecay: 1e-4,
+      warmupSteps: 20,
+      stepLr: null,
+      finalDecay: { share: 0.15, factor: 0.1 },
+      clipNorm: 3,
+      seed: 2021,
+      validation: 1 / 6,
+      anchors: null,
+      trainableLayers: 5,
+      hflip: 0.5,
+      vflip: 0.5,
+      rotate90: 0,
+      scaleJitter: null,
+      crop: null,
+      brightness: 0,
+      contrast: 0,
+      model: {},
+      normalize: false,
+      weights: null,
+      competitionClasses: false,
+      tune: true,
+      workers: 2,
+    });
+    const notebook = { data: 'x', preset: 'sartorius-v51', weights: 'coco' } as const;
+    expect(completeTrainOptions(notebook)).toEqual({
+      ...completeTrainOptions({ ...notebook, preset: 'resnet50' }),
+      preset: 'sartorius-v51',
+      epochs: 30,
+      validation: 0.075,
+      predictResize: 1,
+      competitionClasses: true,
+      tune: false,
+    });
+  });
+
+  it('trains batch norms where a preset of the notebook’s has no weights to start from, also when a run goes on', () => {
+    const fresh = completeTrainOptions({ data: 'x', preset: 'sartorius-v51', model: { boxDetectionsPerImg: 9 } });
+    expect(fresh.model).toEqual({ norm: 'batch', batchNormEps: 1e-5, boxDetectionsPerImg: 9 });
+    const frozen = completeTrainOptions({ data: 'x', preset: 'sartorius-v51', model: { norm: 'frozen' } });
+    expect(frozen.model).toEqual({ norm: 'frozen', batchNormEps: 1e-5 });
+    expect(completeTrainOptions({ data: 'x', preset: 'sartorius-v51', weights: 'coco' }).model).toEqual({});
+  });
+
+  it.each<GivenTrainOptions>([
+    { data: 'x', epochs: 3, anchors: [4, 8, 16, 32, 64] },
+    { data: 'x', preset: 'sartorius-fasterrcnn', model: { minSize: 400, maxSize: 600 }, normalize: true },
+  ])('gives the same options again from their own JSON: %j', (given) => {
+    const options = completeTrainOptions(given);
     const path = join(temporaryFolder(), 'config.json');
     writeFileSync(path, JSON.stringify(options));
     expect(completeTrainOptions(readTrainConfig(path))).toEqual(options);
@@ -59,7 +120,15 @@ describe('completeTrainOptions', () => {
     [{ anchors: [8, 16] }, '--anchors 8,16: '],
     [{ anchors: [8, 16, 32, 64, -1] }, '--anchors 8,16,32,64,-1: '],
     [{ stepLr: { size: 0, gamma: 0.1 } }, '--step-lr {"size":0,"gamma":0.1}: '],
-    [{ preset: 'huge' }, "There is no preset 'huge', expected one of tiny, resnet50."],
+    [{ predictResize: 0 }, '--predict-resize 0: '],
+    [
+      { preset: 'huge' },
+      "There is no preset 'huge', expected one of tiny, resnet50, resnet50-v2, sartorius-v51, sartorius-fasterrcnn.",
+    ],
+    [
+      { preset: 'tinny' },
+      "There is no preset 'tinny', expected one of tiny, resnet50, resnet50-v2, sartorius-v51, sartorius-fasterrcnn; did you mean 'tiny'?",
+    ],
   ])('refuses %j in one sentence', (given, beginning) => {
     const complete = (): TrainOptions => completeTrainOptions(given);
     expect(complete).toThrow(UserError);
@@ -71,7 +140,15 @@ describe('readTrainConfig', () => {
   it.each([
     ['{', ': expected a JSON file of training options'],
     ['[1]', ': '],
-    ['{"epoch": 3}', ': Unrecognized key: "epoch".'],
+    ['{"epoch": 3}', ": unknown option 'epoch', did you mean 'epochs'?"],
+    ['{"batchsize": 3}', ": unknown option 'batchsize', did you mean 'batchSize'?"],
+    ['{"stepLr": {"size": 5, "gama": 0.1}}', ": unknown option 'stepLr.gama', did you mean 'stepLr.gamma'?"],
+    ['{"optimizer": "adam"}', ": unknown option 'optimizer', expected one of data, preset, "],
+    ['{"preset": "tinny"}', ": there is no preset 'tinny', expected one of tiny, "],
+    ['{"model": {"rpnNmsTresh": 0.7}}', ": unknown option 'model.rpnNmsTresh', did you mean 'model.rpnNmsThresh'?"],
+    ['{"model": {"masks": 1}}', ': option model.masks must be true or false, got 1.'],
+    ['{"model": 7}', ': model 7: expected an object.'],
+    ['{"model": {"masks": 1}, "epochs": 0}', ': epochs 0: expected number to be >0.'],
     ['{"epochs": "3"}', ': epochs 3: expected number'],
   ])('names the file in which %s stands', (text, message) => {
     const path = join(temporaryFolder(), 'options.json');
