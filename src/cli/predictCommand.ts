@@ -99,7 +99,7 @@ export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Pre
  */
 export async function predict({ stored, run }: Prediction, device?: Device): Promise<void> {
   const { files, state, out, formats } = run;
-  if (state !== undefined) say(`${state.done} of ${files.length} images are done already (${out}).`);
+  if (state !== undefined && state.done > 0) say(`${state.done} of ${files.length} images are done already (${out}).`);
   const interrupt = interruptible();
   let done: number;
   try {
