@@ -1,17 +1,16 @@
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
-import { listPngs } from '../data/dataset.ts';
-import { requireOutputFolder } from '../data/files.ts';
-import { inspectPng, readPng, writePng } from '../data/png.ts';
-import { drawInstances } from '../eval/overlay.ts';
-import { predictImages } from '../eval/predictImages.ts';
-import { selectInstances } from '../eval/selectInstances.ts';
-import { type SubmissionRow, submissionRows, writeSubmission } from '../eval/submission.ts';
+import { requireOutputFolder, sha256OfFile } from '../data/files.ts';
+import { readCocoIds } from '../predict/cocoIds.ts';
+import { type FolderRun, finishFolderRun, planFolderRun, predictFolder } from '../predict/folderRun.ts';
+import { chooseFormats, imageFormats, type OutputFormat, parseFormats } from '../predict/formats.ts';
+import { openImageFolder } from '../predict/imageFiles.ts';
+import { plainCocoIds } from '../predict/outputs/cocoResults.ts';
+import { parseShard, type Shard, WHOLE } from '../predict/shards.ts';
 import type { Device } from '../tensor/device.ts';
-import { startProgress } from '../train/progress.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
-import { parsePositive, parsePositiveCount } from './numbers.ts';
+import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 
 interface Flags {
@@ -20,77 +19,106 @@ interface Flags {
   out: string;
   resize?: number;
   batchSize: number;
+  formats?: OutputFormat[];
+  shard?: Shard;
+  workers?: number;
+  restart?: boolean;
+  cocoImages?: string;
   adapter: string;
 }
 
 export function predictCommand(): Command {
   return new Command('predict')
-    .description('Outline every cell of a folder of PNGs: submission.csv and a coloured overlay of each image.')
+    .description(
+      'Outline every cell of a folder of PNGs: submission.csv, a coloured overlay of each image, other formats.',
+    )
     .requiredOption('--weights <file>', 'checkpoint of a training run')
     .requiredOption('--images <dir>', 'folder of PNG images')
-    .requiredOption('--out <dir>', 'folder for submission.csv and overlays/')
+    .requiredOption('--out <dir>', 'folder for what is found; the same command again goes on after a stop')
+    .option(
+      '--formats <list>',
+      'some of submission, coco, labels, imagej, geojson, overlays (default: submission,overlays)',
+      parseFormats,
+    )
+    .option(
+      '--shard <i/n>',
+      'only part I of N of the images, in an --out of its own; join the parts with merge',
+      parseShard,
+    )
+    .option('--restart', 'begin anew where --out holds a run')
     .option('--resize <factor>', 'scale of the images for the network (default: as the weights say)', parsePositive)
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
+    .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
+    .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
-      const prediction = openPrediction(flags);
-      await withDevice(flags.adapter, (device) => predict(prediction, device));
+      const prediction = await openPrediction(flags);
+      if (isDone(prediction)) await predict(prediction);
+      else await withDevice(flags.adapter, (device) => predict(prediction, device));
     });
 }
 
 export interface Prediction {
   stored: StoredModel;
-  files: { id: string; path: string }[];
-  out: string;
-  /** Scale of the images for the network. */
-  resize: number;
-  batchSize: number;
+  run: FolderRun;
 }
 
-/** Checks weights and every image's file; needs no device and writes nothing. @throws UserError for whatever is wrong */
-export function openPrediction({ weights, images, out, resize, batchSize }: Omit<Flags, 'adapter'>): Prediction {
+const isDone = ({ run }: Prediction): boolean => run.files.length === (run.state?.done ?? 0);
+
+/**
+ * Checks weights, images and what an earlier process has left in the folder; needs no device and writes nothing.
+ * @throws UserError for whatever is wrong
+ */
+export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Prediction> {
+  const { weights, images, out, batchSize, shard = WHOLE, restart = false, workers = 2, cocoImages } = flags;
   const stored = openModel(weights);
-  const files = listPngs(images).map((path) => ({
-    id: basename(path).replace(/\.png$/i, ''),
-    path,
-    ...inspectPng(path),
-  }));
+  const { config, classes } = stored.info;
+  const formats = chooseFormats(flags.formats, config.masks);
+  const folder = openImageFolder(images, shard);
   requireOutputFolder(out, '--out');
-  const scale = resize ?? stored.info.predictResize ?? stored.info.resize;
-  checkResize(files, scale);
-  return { stored, files, out, resize: scale, batchSize };
+  const resize = flags.resize ?? stored.info.predictResize ?? stored.info.resize;
+  checkResize(folder.files, resize);
+  const cocoIds = cocoImages === undefined ? plainCocoIds : await readCocoIds(cocoImages, classes);
+  for (const file of folder.files) cocoIds.imageId(file);
+  const facts = {
+    weights: sha256OfFile(weights),
+    classes,
+    masks: config.masks,
+    resize,
+    batchSize,
+    shard,
+    images: { count: folder.count, sha256: folder.sha256 },
+  };
+  const run = planFolderRun(facts, { files: folder.files, formats, out, workers, cocoIds }, restart);
+  return { stored, run };
 }
 
-/** Writes `submission.csv` and an overlay of each image; says so when the user stopped it before. */
-export async function predict({ stored, files, out, resize, batchSize }: Prediction, device: Device): Promise<void> {
-  const { model, info } = stored;
-  await stored.allocate(device);
-  const bar = startProgress('Predicting', files.length);
+/**
+ * Predicts what is not done yet and writes all formats; says so when the user stopped it before.
+ * @param device not needed where all images are done
+ */
+export async function predict({ stored, run }: Prediction, device?: Device): Promise<void> {
+  const { files, state, out, formats } = run;
+  if (state !== undefined && state.done > 0) say(`${state.done} of ${files.length} images are done already (${out}).`);
   const interrupt = interruptible();
-  const rows: SubmissionRow[] = [];
-  let done = 0;
+  let done: number;
   try {
-    for await (const predicted of predictImages(model, files, { resize, batchSize })) {
-      const { id, path, width, height, detections } = predicted;
-      const instances = selectInstances(detections, info.thresholds, width, height);
-      rows.push(...submissionRows(id, instances, width));
-      const overlay = drawInstances(readPng(path), instances);
-      writePng(join(out, 'overlays', `${id}.png`), overlay.width, overlay.height, overlay.data);
-      bar.update(++done, id);
-      if (interrupt.stopping()) break;
-    }
+    const open = async () => {
+      if (device === undefined) throw new Error('predict: images are left, but there is no device');
+      await stored.allocate(device);
+      return { model: stored.model, thresholds: stored.info.thresholds };
+    };
+    done = await predictFolder(run, open, interrupt.stopping);
   } finally {
-    bar.stop();
     interrupt.done();
-    model.dispose();
+    stored.model.dispose();
   }
-  if (done < files.length) {
-    say(`Stopped after ${done} of ${files.length} images; submission.csv was not written.`);
+  if (done < files.length || interrupt.stopping()) {
+    say(`Stopped after ${done} of ${files.length} images. The same command goes on there.`);
     process.exitCode = 130;
     return;
   }
-  const path = join(out, 'submission.csv');
-  writeSubmission(path, rows);
-  const cells = rows.filter(([, rle]) => rle !== '').length;
-  say(`${cells} cells in ${files.length} images: ${path}, pictures in ${join(out, 'overlays')}`);
+  const { cells, paths } = finishFolderRun(run);
+  const folders = imageFormats.filter((format) => formats.includes(format)).map((format) => join(out, format));
+  say(`${cells} cells in ${files.length} images: ${[...paths, ...folders].join(', ')}`);
 }

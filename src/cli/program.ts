@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
+import { mergeCommand } from './mergeCommand.ts';
 import { predictCommand } from './predictCommand.ts';
 import { profileCommand } from './profileCommand.ts';
 import { runCommand } from './runCommand.ts';
@@ -20,6 +21,7 @@ export function runProgram(args: readonly string[]): Promise<number> {
     selectCommand(),
     tuneCommand(),
     predictCommand(),
+    mergeCommand(),
     verifyCommand(),
     doctorCommand(),
     profileCommand(),

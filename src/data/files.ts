@@ -1,5 +1,15 @@
-import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../cli/errors.ts';
 
@@ -8,10 +18,20 @@ import { UserError } from '../cli/errors.ts';
  * Missing folders are made. The temporary file is removed when writing fails.
  */
 export function writeFileAtomic(path: string, data: string | Uint8Array): void {
+  writePartsAtomic(path, [data]);
+}
+
+/** As {@link writeFileAtomic}, for data that come in parts and are never held whole. An error of `parts` leaves no file behind. */
+export function writePartsAtomic(path: string, parts: Iterable<string | Uint8Array>): void {
   mkdirSync(dirname(path), { recursive: true });
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
   try {
-    writeFileSync(temporary, data);
+    const file = openSync(temporary, 'wx');
+    try {
+      for (const part of parts) writeFileSync(file, part);
+    } finally {
+      closeSync(file);
+    }
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
@@ -27,4 +47,17 @@ export function requireOutputFolder(dir: string, option: string): void {
   let path = resolve(dir);
   while (!existsSync(path) && path !== dirname(path)) path = dirname(path);
   if (!statSync(path).isDirectory()) throw new UserError(`${option} ${dir}: ${path} is a file, expected a folder.`);
+}
+
+/** SHA-256 of a file's bytes, hexadecimal; a piece of it is in memory at a time. */
+export function sha256OfFile(path: string): string {
+  const hash = createHash('sha256');
+  const piece = Buffer.alloc(1 << 20);
+  const file = openSync(path, 'r');
+  try {
+    for (let read = readSync(file, piece); read > 0; read = readSync(file, piece)) hash.update(piece.subarray(0, read));
+  } finally {
+    closeSync(file);
+  }
+  return hash.digest('hex');
 }

@@ -1,8 +1,7 @@
-import { Worker } from 'node:worker_threads';
-import { UserError } from '../cli/errors.ts';
 import { type Augmentation, augment, NO_AUGMENTATION } from './augmentations.ts';
 import { type Dataset, type ImageRecord, type LoadedSample, loadSample } from './dataset.ts';
 import { Random } from './random.ts';
+import { WorkerPool } from './workerPool.ts';
 
 export interface LoaderOptions {
   dataset: Dataset;
@@ -38,11 +37,6 @@ export interface LoadJob {
   seed: number;
 }
 
-/** What a worker answers; errors cross the threads as plain data. */
-export type LoadReply =
-  | { sample: LoadedSample }
-  | { error: { message: string; stack?: string /** Set for a UserError. */; exitCode?: number } };
-
 /** Loads and augments one sample, in whatever thread. */
 export function runLoadJob(job: LoadJob): LoadedSample {
   const sample = loadSample(job.record, { resize: job.resize, imageId: job.imageId });
@@ -61,7 +55,7 @@ export class Loader implements AsyncIterable<Batch> {
   private readonly records: readonly ImageRecord[];
   private readonly positions: ReadonlyMap<ImageRecord, number>;
   private readonly random: Random;
-  private readonly pool: WorkerPool | undefined;
+  private readonly pool: WorkerPool<LoadJob, LoadedSample> | undefined;
   private readonly dropped = new Map<string, number>();
 
   constructor(options: LoaderOptions) {
@@ -79,7 +73,8 @@ export class Loader implements AsyncIterable<Batch> {
     this.records = options.records ?? options.dataset.images;
     this.positions = new Map(options.dataset.images.map((record, i) => [record, i]));
     this.random = typeof options.random === 'number' ? new Random(options.random) : options.random;
-    this.pool = workers > 0 ? new WorkerPool(workers) : undefined;
+    const body = new URL('./loaderWorker.ts', import.meta.url);
+    this.pool = workers > 0 ? new WorkerPool(workers, body, 'sample loader') : undefined;
   }
 
   /** Batches of an epoch. */
@@ -135,94 +130,4 @@ export class Loader implements AsyncIterable<Batch> {
   private async load(job: LoadJob): Promise<LoadedSample> {
     return this.pool === undefined ? runLoadJob(job) : this.pool.run(job);
   }
-}
-
-interface QueuedJob {
-  job: LoadJob;
-  resolve(sample: LoadedSample): void;
-  reject(error: Error): void;
-}
-
-/** Threads that take jobs in order, one at a time each. Idle ones do not keep the process alive. */
-class WorkerPool {
-  private readonly busy = new Map<Worker, QueuedJob>();
-  private idle: Worker[];
-  private queue: QueuedJob[] = [];
-  /** Why no job can be taken any more. */
-  private ended: Error | undefined;
-  private readonly workers: Worker[];
-
-  constructor(count: number) {
-    this.workers = Array.from({ length: count }, () => this.start());
-    this.idle = [...this.workers];
-  }
-
-  run(job: LoadJob): Promise<LoadedSample> {
-    if (this.ended !== undefined) return Promise.reject(this.ended);
-    return new Promise((resolve, reject) => {
-      this.queue.push({ job, resolve, reject });
-      this.dispatch();
-    });
-  }
-
-  /** Takes jobs that no worker has begun out of the queue; what they promised stays open. */
-  forget(jobs: readonly LoadJob[]): void {
-    const gone = new Set(jobs);
-    this.queue = this.queue.filter(({ job }) => !gone.has(job));
-  }
-
-  async close(): Promise<void> {
-    this.fail(new Error('the loader was closed while it was loading'));
-    await Promise.all(this.workers.map((worker) => worker.terminate()));
-  }
-
-  private start(): Worker {
-    // On Node 20 a worker does not inherit tsx's hooks, not even by execArgv, so it registers them itself before the
-    // TypeScript file is imported.
-    const hooks = JSON.stringify(import.meta.resolve('tsx/esm/api'));
-    const file = JSON.stringify(new URL('./loaderWorker.ts', import.meta.url).href);
-    const code = `import(${hooks}).then(({ register }) => { register(); return import(${file}); });`;
-    const worker = new Worker(code, { eval: true, execArgv: [], name: 'sample loader' });
-    worker.on('message', (reply: LoadReply) => this.settle(worker, reply));
-    worker.on('error', (error) => this.fail(error instanceof Error ? error : new Error(String(error))));
-    worker.on('exit', (code) => this.fail(new Error(`a loading thread ended with code ${code}`)));
-    worker.unref();
-    return worker;
-  }
-
-  private dispatch(): void {
-    while (this.queue.length > 0 && this.idle.length > 0) {
-      const worker = this.idle.shift() as Worker;
-      const queued = this.queue.shift() as QueuedJob;
-      this.busy.set(worker, queued);
-      worker.ref();
-      worker.postMessage(queued.job);
-    }
-  }
-
-  private settle(worker: Worker, reply: LoadReply): void {
-    const queued = this.busy.get(worker);
-    if (queued === undefined) return; // the pool has failed meanwhile, and with it this job
-    this.busy.delete(worker);
-    worker.unref();
-    this.idle.push(worker);
-    if ('sample' in reply) queued.resolve(reply.sample);
-    else queued.reject(rebuildError(reply.error));
-    this.dispatch();
-  }
-
-  private fail(error: Error): void {
-    this.ended ??= error;
-    const open = [...this.busy.values(), ...this.queue];
-    this.busy.clear();
-    this.queue = [];
-    for (const { reject } of open) reject(this.ended);
-  }
-}
-
-function rebuildError({ message, stack, exitCode }: Extract<LoadReply, { error: unknown }>['error']): Error {
-  if (exitCode !== undefined) return new UserError(message, exitCode);
-  const error = new Error(message);
-  if (stack !== undefined) error.stack = stack;
-  return error;
 }

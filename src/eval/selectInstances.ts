@@ -10,6 +10,8 @@ export interface SelectedInstance {
   label: number;
   /** 0…1 */
   score: number;
+  /** Which of the detections it is. */
+  detection: number;
 }
 
 /**
@@ -48,7 +50,7 @@ export function selectInstances(
     }
     if (!(scores[i] > minScore)) continue;
     const mask = takePixels(masks[i], maskThreshold, taken, width, height);
-    if (mask !== undefined) instances.push({ mask, label, score: scores[i] });
+    if (mask !== undefined) instances.push({ mask, label, score: scores[i], detection: i });
   }
   return instances;
 }

@@ -1,7 +1,6 @@
 import { stringify } from 'csv-stringify/sync';
 import { writeFileAtomic } from '../data/files.ts';
 import type { MaskCrop } from '../data/types.ts';
-import type { SelectedInstance } from './selectInstances.ts';
 
 export { type SelectedInstance, selectInstances } from './selectInstances.ts';
 
@@ -36,7 +35,7 @@ export function cropRle(mask: MaskCrop, width: number): string {
  *
  * @param width of the image in pixels
  */
-export function submissionRows(id: string, instances: readonly SelectedInstance[], width: number): SubmissionRow[] {
+export function submissionRows(id: string, instances: readonly { mask: MaskCrop }[], width: number): SubmissionRow[] {
   if (instances.length === 0) return [[id, '']];
   return instances.map((instance) => [id, cropRle(instance.mask, width)]);
 }

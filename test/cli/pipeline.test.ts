@@ -169,7 +169,7 @@ describe('evaluate', () => {
     const target = temporaryFolder();
     const [images, truth] = [temporaryFolder(), temporaryFolder()];
     for (const id of ['image-1', 'image-4']) copyFileSync(join(data, 'train', `${id}.png`), join(images, `${id}.png`));
-    await predict(openPrediction({ weights: own, images, out: target, batchSize: 2 }), device);
+    await predict(await openPrediction({ weights: own, images, out: target, batchSize: 2 }), device);
     const rows = parse(readFileSync(join(target, 'submission.csv')), { columns: true }) as Record<string, string>[];
     const lines = rows.map(({ id, predicted }) => `${id},${predicted},${WIDTH},${HEIGHT},disc`);
     writeFileSync(join(truth, 'train.csv'), ['id,annotation,width,height,cell_type', ...lines, ''].join('\n'));
@@ -206,8 +206,8 @@ describe('predict', () => {
     const rows = async (minScore: number, resize?: number): Promise<Map<string, number>> => {
       const target = join(temporaryFolder(), 'new');
       const given = { weights: withThresholds(minScore, 0.3), images, out: target, resize, batchSize: 2 };
-      await predict(openPrediction(given), device);
-      expect(readdirSync(target).sort()).toEqual(['overlays', 'submission.csv']);
+      await predict(await openPrediction(given), device);
+      expect(readdirSync(target).sort()).toEqual(['overlays', 'predictions.jsonl', 'submission.csv']);
       expect(readdirSync(join(target, 'overlays')).sort()).toEqual(['image-0.png', `${EMPTY_ID}.png`, 'large.png']);
       const overlay = readPng(join(target, 'overlays', 'large.png'));
       expect([overlay.width, overlay.height]).toEqual([width, height]);

@@ -40,7 +40,7 @@ function randomDetections(random: Random, count: number, width: number, height: 
 /** The notebook's way on full-size masks, one pixel at a time. */
 function bruteForce(detections: Detections, thresholds: Thresholds, width: number, height: number) {
   const order = [...detections.scores.keys()].sort((a, b) => detections.scores[b] - detections.scores[a] || a - b);
-  const kept: { mask: Uint8Array; label: number; score: number }[] = [];
+  const kept: { mask: Uint8Array; label: number; score: number; detection: number }[] = [];
   for (const i of order) {
     const label = detections.labels[i];
     if (detections.scores[i] <= thresholds.minScore[label]) continue;
@@ -54,7 +54,7 @@ function bruteForce(detections: Detections, thresholds: Thresholds, width: numbe
         mask[y * width + x] = Number(inside && probability > thresholds.maskThreshold[label] && free);
       }
     }
-    if (mask.includes(1)) kept.push({ mask, label, score: detections.scores[i] });
+    if (mask.includes(1)) kept.push({ mask, label, score: detections.scores[i], detection: i });
   }
   return kept;
 }
@@ -82,9 +82,7 @@ describe('selectInstances', () => {
           const thresholds = { minScore: [0, 0.25, 0.5], maskThreshold: [0, 0.5, Math.fround(0.3)] };
           const actual = selectInstances(detections, thresholds, width, height);
           const expected = bruteForce(detections, thresholds, width, height);
-          expect(actual.map((i) => ({ mask: full(i, width, height), label: i.label, score: i.score }))).toEqual(
-            expected,
-          );
+          expect(actual.map((i) => ({ ...i, mask: full(i, width, height) }))).toEqual(expected);
           expect(actual.map((i) => cropRle(i.mask, width))).toEqual(expected.map((i) => rleEncode(i.mask)));
         },
       ),
@@ -102,7 +100,7 @@ describe('selectInstances', () => {
     };
     const selected = selectInstances(detections, { minScore: [0, 0.5], maskThreshold: [0, 0.5] }, 3, 1);
     expect(selected).toEqual([
-      { mask: { x: 1, y: 0, width: 1, height: 1, data: Float32Array.of(1) }, label: 1, score: 0.875 },
+      { mask: { x: 1, y: 0, width: 1, height: 1, data: Float32Array.of(1) }, label: 1, score: 0.875, detection: 2 },
     ]);
   });
 
@@ -143,6 +141,7 @@ describe('submission', () => {
       mask: { x: 1, y: 1, width: 2, height: 2, data: Float32Array.of(1, 1, 0, 1) },
       label: 1,
       score: 1,
+      detection: 0,
     };
     const rows = [...submissionRows('a', [cell, cell], 5), ...submissionRows('b', [], 5)];
     const path = join(folder, 'new', 'submission.csv');
