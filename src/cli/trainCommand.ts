@@ -1,12 +1,18 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
 import { ensureSyntheticDataset } from '../data/synthetic.ts';
 import { requireFolder } from '../data/table.ts';
 import { presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
-import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
+import {
+  completeTrainOptions,
+  type GivenTrainOptions,
+  readTrainConfig,
+  splitMethods,
+  type TrainOptions,
+} from '../train/options.ts';
 import { startProgress } from '../train/progress.ts';
 import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
 import { Trainer } from '../train/trainer.ts';
@@ -46,6 +52,14 @@ export function trainCommand(): Command {
     .option('--clip-norm <x>', 'scale gradients down to this norm (default: by preset)', parseNumber)
     .option('--seed <n>', 'seed of everything random (default: 2021)', parseCount)
     .option('--validation <share>', 'share of the images kept for validation (default: 0.15)', parseNumber)
+    .addOption(
+      new Option('--split <method>', "how validation images are chosen; 'notebook' as the Kaggle notebook did")
+        .choices(splitMethods)
+        .default(undefined, 'balanced'),
+    )
+    .option('--split-seed <n>', 'seed of the split (default: --seed; of the notebook split: 1234)', parseCount)
+    .option('--split-file <file>', "images of both sides: a run's split.json, or a CSV with the columns id and part")
+    .option('--test-mode', 'read only the first 5000 rows of train.csv')
     .option('--anchors <a,b,c,d,e>', 'anchor sizes in pixels of the resized image, one per level', parseList)
     .option('--weights <file>', 'start from these weights')
     .option('--competition-classes', 'label astro 1, cort 2, shsy5y 3, whatever types the file holds')
@@ -103,7 +117,10 @@ function readRunOptions(folder: string): TrainOptions {
       `--resume ${folder}: it holds ${what} (there is no ${file}), expected the folder of a stopped run.`,
     );
   }
-  return { ...completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config))), weights: null };
+  const options = completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config)));
+  // The split that the run began with, whatever has become of the file it came from.
+  const split = join(folder, RUN_FILES.split);
+  return { ...options, splitFile: existsSync(split) ? split : options.splitFile, weights: null };
 }
 
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {

@@ -5,6 +5,8 @@ import { type PresetName, presetNames, trainingDefaults } from '../model/presets
 
 const count = z.int().positive();
 
+export const splitMethods = ['balanced', 'notebook'] as const;
+
 /**
  * Everything that decides a training run, as `config.json` in its folder keeps it: the same file on the same adapter gives the
  * same run. Names are those of the command's options.
@@ -30,6 +32,17 @@ const trainOptionsSchema = z.strictObject({
   seed: z.int().min(0),
   /** Share of the images that are kept for validation. */
   validation: z.number().gt(0).lt(1),
+  /**
+   * How validation images are chosen: `balanced` keeps every cell type on both sides and takes any data; `notebook` is scikit-learn's
+   * `train_test_split` over the notebook's table, image for image.
+   */
+  split: z.enum(splitMethods),
+  /** Seed of the split; null: the run's for `balanced`, the notebook's 1234 for `notebook`. */
+  splitSeed: z.int().min(0).nullable(),
+  /** A file that names the images of both sides, such as another run's `split.json`; where given, it decides alone. */
+  splitFile: z.string().nullable(),
+  /** Read the first 5000 rows of train.csv only, as the notebook's TEST. */
+  testMode: z.boolean(),
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Weights to start from. */
   weights: z.string().nullable(),
@@ -101,6 +114,10 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     clipNorm: defaults.clipNorm,
     seed: 2021,
     validation: data === null ? 1 / 6 : 0.15,
+    split: 'balanced',
+    splitSeed: null,
+    splitFile: null,
+    testMode: false,
     anchors: null,
     weights: null,
     competitionClasses: false,
