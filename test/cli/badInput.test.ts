@@ -127,10 +127,6 @@ describe('train', () => {
       ["'random'", 'balanced, notebook'],
     ],
     [
-      ['--split', 'notebook', '--validation', '0.5'],
-      ['cannot split by type', '2 or more'],
-    ],
-    [
       ['--split', 'notebook', '--split-seed', '4294967296'],
       ['4294967296', '4294967295'],
     ],
