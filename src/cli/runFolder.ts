@@ -43,7 +43,10 @@ export function readRunOptions(dir: string, option: string): TrainOptions {
       `${option} ${dir}: it holds no run (there is no ${RUN_FILES.config}), expected the folder of a run.`,
     );
   }
-  return completeTrainOptions(readTrainConfig(config));
+  const options = completeTrainOptions(readTrainConfig(config));
+  // The split that the run began with, whatever has become of the file it came from.
+  const split = join(dir, RUN_FILES.split);
+  return existsSync(split) ? { ...options, splitFile: split } : options;
 }
 
 /** The checkpoints of a run's epochs, first to last. @throws UserError where there are none */

@@ -1,11 +1,17 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
 import type { EvaluationResult } from '../eval/evaluator.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
-import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
+import {
+  completeTrainOptions,
+  type GivenTrainOptions,
+  readTrainConfig,
+  splitMethods,
+  type TrainOptions,
+} from '../train/options.ts';
 import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
 import { Trainer } from '../train/trainer.ts';
 import { dataFolder, findCompetitionData } from './dataFolder.ts';
@@ -51,6 +57,14 @@ export function trainCommand(): Command {
     .option('--clip-norm <x>', 'scale gradients down to this norm (default: by preset)', parseNumber)
     .option('--seed <n>', 'seed of everything random (default: 2021)', parseCount)
     .option('--validation <share>', 'share of the images kept for validation (default: by preset)', parseNumber)
+    .addOption(
+      new Option('--split <method>', "how validation images are chosen; 'notebook' as the Kaggle notebook did")
+        .choices(splitMethods)
+        .default(undefined, 'balanced'),
+    )
+    .option('--split-seed <n>', 'seed of the split (default: --seed; of the notebook split: 1234)', parseCount)
+    .option('--split-file <file>', "images of both sides: a run's split.json, or a CSV with the columns id and part")
+    .option('--test-mode', 'read only the first 5000 rows of train.csv')
     .option('--anchors <a,b,c,d,e>', 'anchor sizes in pixels of the resized image, one per level', parseList)
     .option(
       '--trainable-layers <n>',

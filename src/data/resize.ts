@@ -5,6 +5,7 @@
  * Pixel centres are aligned, there is no antialiasing, and an exact halving on both axes is the mean of 2 × 2 pixels
  * (OpenCV turns it into INTER_AREA).
  */
+import { roundHalfEven } from './rounding.ts';
 
 /** OpenCV's INTER_RESIZE_COEF_SCALE: weights of 8-bit images are 11-bit integers. */
 const COEFFICIENT_SCALE = 2048;
@@ -41,14 +42,6 @@ export function clampSamples(samples: AxisSamples, from: number): AxisSamples {
     }
   }
   return samples;
-}
-
-/** C's `lrint`: ties go to the even integer (OpenCV's cvRound). Only for the small non-negative weights here. */
-function roundHalfEven(value: number): number {
-  const floor = Math.floor(value);
-  const rest = value - floor;
-  if (rest !== 0.5) return Math.round(value);
-  return floor % 2 === 0 ? floor : floor + 1;
 }
 
 function isHalving(width: number, height: number, newWidth: number, newHeight: number): boolean {

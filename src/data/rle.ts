@@ -78,21 +78,61 @@ export function rleDecode(text: string, width: number, height: number, where: st
 }
 
 /**
+ * The notebook's `rle_decode(mask_rle, shape, color)` for every shape and colour: floats, and where there are channels one value
+ * for all of them or one for each. For masks alone, {@link rleDecode} takes a quarter of the memory.
+ *
+ * @param text see {@link rleRuns}
+ * @param shape rows and columns, or rows, columns and channels
+ * @param where what to name in an error
+ * @param colour what a covered pixel holds
+ * @returns values of `shape`, row-major, 0 where no run covers
+ * @throws UserError as {@link rleRuns}
+ * @throws RangeError for a colour with another number of values than there are channels
+ */
+export function rleDecodeColour(
+  text: string,
+  shape: readonly [height: number, width: number, channels?: number],
+  where: string,
+  colour: number | readonly number[] = 1,
+): Float32Array {
+  const [height, width, channels = 1] = shape;
+  const values = typeof colour === 'number' ? Array<number>(channels).fill(colour) : colour;
+  if (values.length !== channels) {
+    throw new RangeError(`rleDecodeColour: a colour of ${values.length} values for ${channels} channels`);
+  }
+  const image = new Float32Array(height * width * channels);
+  const runs = rleRuns(text, width, height, where);
+  for (let i = 0; i < runs.length; i += 2) {
+    const end = (runs[i] + runs[i + 1]) * channels;
+    for (let at = runs[i] * channels; at < end; at++) image[at] = values[at % channels];
+  }
+  return image;
+}
+
+/**
  * Encodes a mask (the notebook's `rle_encoding`): "start length …", row-major, starts counted from 1, runs as long as they
  * can be, across the ends of rows; an empty text for an empty mask.
  *
- * @param mask pixels in row-major order; every value but 0 counts as covered
+ * @param mask pixels in row-major order; every value but 0 counts as covered (in the notebook 1 alone; its masks hold no other)
  */
 export function rleEncode(mask: Uint8Array): string {
   const parts: number[] = [];
+  // Most of a mask is empty: it is passed over four pixels at a time where its memory allows.
+  const words = mask.byteOffset % 4 === 0 ? new Uint32Array(mask.buffer, mask.byteOffset, mask.length >> 2) : undefined;
   let at = 0;
   while (at < mask.length) {
     if (mask[at] === 0) {
       at++;
+      if (words !== undefined && at % 4 === 0) {
+        let word = at >> 2;
+        while (word < words.length && words[word] === 0) word++;
+        at = word << 2;
+      }
       continue;
     }
     const start = at;
-    while (at < mask.length && mask[at] !== 0) at++;
+    const end = mask.indexOf(0, at);
+    at = end < 0 ? mask.length : end;
     parts.push(start + 1, at - start);
   }
   return parts.join(' ');

@@ -10,8 +10,8 @@ export interface Split {
 /**
  * Sets a share of the images apart, cell types in equal proportions: images are shuffled within the type that most of
  * their cells have, and each type gives its part of `ceil(fraction × images)` (largest remainders), at least one image and never
- * its last. Where an image holds several types, images then change sides until every class that two or more images show is on
- * both sides, as far as that takes no class from a side that had it.
+ * its last. Where an image holds several types, images then change sides until training has every class, and validation every class
+ * that two or more images show, as far as that takes none from training.
  *
  * @param records images in a fixed order; both results keep it
  * @param fraction 0 ≤ fraction < 1; 0 gives no validation image
@@ -73,7 +73,10 @@ function apportion(groups: readonly number[][], total: number): number[] {
   return counts.map((count, g) => Math.min(Math.max(count, 1), groups[g].length - 1));
 }
 
-/** Moves images until each class with two or more images is on both sides, where no class loses its place by it. */
+/**
+ * Moves images until training has every class, and validation every class with two or more images where an image can be found
+ * that takes no class from training.
+ */
 function coverClasses(records: readonly ImageRecord[], inValidation: Uint8Array, random: Random): void {
   const classesOf = records.map((record) => [...new Set(record.annotations.map(({ label }) => label))]);
   const sides = [new Map<number, number>(), new Map<number, number>()];
@@ -83,22 +86,31 @@ function coverClasses(records: readonly ImageRecord[], inValidation: Uint8Array,
     for (const label of classesOf[image]) sides[side].set(label, count(side, label) + by);
   };
   for (let i = 0; i < records.length; i++) place(i, 1);
+  const move = (image: number): void => {
+    place(image, -1);
+    inValidation[image] = 1 - inValidation[image];
+    place(image, 1);
+  };
+  const hadValidation = inValidation.includes(1);
+  /** Whether an image on the other side shows what `side` lacks. */
+  const shows = (image: number, side: number, label: number): boolean =>
+    inValidation[image] !== side && classesOf[image].includes(label);
+  const mayLeave = (side: number, label: number): boolean =>
+    count(side, label) > 1 || (side === 1 && count(0, label) > 0);
   const labels = [...new Set(classesOf.flat())].sort((a, b) => a - b);
   for (const label of labels) {
     for (const lacking of [0, 1]) {
-      if (count(lacking, label) > 0 || count(1 - lacking, label) < 2) continue;
+      if (count(lacking, label) > 0 || count(1 - lacking, label) < (lacking === 0 ? 1 : 2)) continue;
       const order = random.permutation(records.length);
-      const movable = order.find(
-        (i) =>
-          inValidation[i] !== lacking &&
-          classesOf[i].includes(label) &&
-          classesOf[i].every((other) => count(1 - lacking, other) > 1 || count(lacking, other) > 0),
-      );
-      if (movable === undefined) continue;
-      place(movable, -1);
-      inValidation[movable] = lacking;
-      place(movable, 1);
+      const movable =
+        order.find((i) => shows(i, lacking, label) && classesOf[i].every((other) => mayLeave(1 - lacking, other))) ??
+        (lacking === 0 ? order.find((i) => shows(i, lacking, label)) : undefined);
+      if (movable !== undefined) move(movable);
     }
+  }
+  if (hadValidation && !inValidation.includes(1)) {
+    const spare = random.permutation(records.length).find((i) => classesOf[i].every((label) => count(0, label) > 1));
+    if (spare !== undefined) move(spare);
   }
 }
 

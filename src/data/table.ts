@@ -15,6 +15,9 @@ export interface TableRow {
   line: number;
 }
 
+/** Rows that the notebook's TEST mode reads. */
+export const TEST_MODE_ROWS = 5000;
+
 const REQUIRED = ['id', 'annotation', 'width', 'height', 'cell_type'] as const;
 
 /** Fails with one sentence where `dir` is no folder. */
@@ -27,7 +30,7 @@ export function requireFolder(dir: string): void {
  * Reads `dir/train.csv` in the competition's format. Columns may stand in any order, others than the required id,
  * annotation, width, height and cell_type are ignored.
  *
- * @param maxRows reads the first rows only (the notebook's test mode: 5000)
+ * @param maxRows reads the first rows only (the notebook's test mode: {@link TEST_MODE_ROWS})
  * @returns the rows in the file's order, at least one
  * @throws UserError for a missing folder, file or column, a malformed line, or no row
  */

@@ -20,7 +20,7 @@ export interface SelectedInstance {
  * a pixel is dropped (the notebook writes an empty row for it). Each crop is visited once, whatever the number of cells.
  *
  * @param detections with masks; need not be sorted
- * @param thresholds per label; both comparisons are strict
+ * @param thresholds per label; both comparisons are strict, that of pixels in single precision (as NumPy's)
  * @param width of the image in pixels; parts of crops outside the image are ignored
  * @param height of the image in pixels
  * @returns disjoint masks, best score first; equal scores in the order of the detections
@@ -63,6 +63,8 @@ function takePixels(
   width: number,
   height: number,
 ): MaskCrop | undefined {
+  // NumPy compares in float32: a probability that is the threshold's own rounding does not exceed it.
+  const limit = Math.fround(threshold);
   const firstColumn = Math.max(0, -crop.x);
   const lastColumn = Math.min(crop.width, width - crop.x) - 1;
   const firstRow = Math.max(0, -crop.y);
@@ -74,7 +76,7 @@ function takePixels(
     const imageRow = (row + crop.y) * width + crop.x;
     for (let column = firstColumn; column <= lastColumn; column++) {
       const at = row * crop.width + column;
-      if (!(crop.data[at] > threshold) || taken[imageRow + column] !== 0) continue;
+      if (!(crop.data[at] > limit) || taken[imageRow + column] !== 0) continue;
       taken[imageRow + column] = 1;
       found.push(at);
       if (column < left) left = column;

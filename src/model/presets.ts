@@ -46,6 +46,8 @@ export interface DataDefaults {
   predictResize: number | null;
   /** Share of a user's images that are kept for validation. */
   validation: number;
+  /** How they are chosen: every cell type on both sides, or image for image as the notebook's `train_test_split`. */
+  split: 'balanced' | 'notebook';
   /** Label astro 1, cort 2, shsy5y 3 as the notebook's `cell_type_dict`. */
   competitionClasses: boolean;
   /** Without `--data` the competition's folder is looked for (`findCompetitionData`) instead of painting synthetic cells. */
@@ -145,6 +147,7 @@ const OWN_DATA: DataDefaults = {
   resize: 0.5,
   predictResize: null,
   validation: 0.15,
+  split: 'balanced',
   competitionClasses: false,
   competitionData: false,
 };
@@ -154,6 +157,7 @@ const NOTEBOOK_DATA: DataDefaults = {
   resize: 0.5,
   predictResize: 1,
   validation: 0.075,
+  split: 'notebook',
   competitionClasses: true,
   competitionData: true,
 };

@@ -9,6 +9,8 @@ import { checkPreset, presetDefaults, presetNames } from '../model/presets.ts';
 const count = z.int().positive();
 const probability = z.number().min(0).max(1);
 
+export const splitMethods = ['balanced', 'notebook'] as const;
+
 /**
  * Everything that decides a training run, as `config.json` in its folder keeps it: the same file on the same adapter gives the
  * same run. Names are those of the command's options.
@@ -36,6 +38,17 @@ const trainOptionsSchema = z.strictObject({
   seed: z.int().min(0),
   /** Share of the images that are kept for validation. */
   validation: z.number().gt(0).lt(1),
+  /**
+   * How validation images are chosen: `balanced` keeps every cell type on both sides and takes any data; `notebook` is scikit-learn's
+   * `train_test_split` over the notebook's table, image for image.
+   */
+  split: z.enum(splitMethods),
+  /** Seed of the split; null: the run's for `balanced`, the notebook's 1234 for `notebook`. */
+  splitSeed: z.int().min(0).nullable(),
+  /** A file that names the images of both sides, such as another run's `split.json`; where given, it decides alone. */
+  splitFile: z.string().nullable(),
+  /** Read the first 5000 rows of train.csv only, as the notebook's TEST. */
+  testMode: z.boolean(),
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Layers of the backbone that are trained, from the last: torchvision's `trainable_backbone_layers`; 5 is all of it. */
   trainableLayers: z.int().min(0).max(5),
@@ -143,6 +156,9 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     seed: 2021,
     validation,
     ...(data === null && SYNTHETIC),
+    splitSeed: null,
+    splitFile: null,
+    testMode: false,
     anchors: null,
     trainableLayers: 5,
     ...NO_AUGMENTATION,

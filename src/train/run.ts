@@ -2,7 +2,8 @@ import { UserError } from '../cli/errors.ts';
 import { checkResize } from '../data/checkResize.ts';
 import { type Dataset, openDataset, resizedSide } from '../data/dataset.ts';
 import { Random } from '../data/random.ts';
-import { type Split, stratifiedSplit } from '../data/split.ts';
+import type { Split } from '../data/split.ts';
+import { TEST_MODE_ROWS } from '../data/table.ts';
 import { initialThresholds } from '../eval/defaults.ts';
 import type { Thresholds } from '../eval/thresholds.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
@@ -10,11 +11,13 @@ import { presetConfig } from '../model/presets.ts';
 import type { StateSource } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
 import { type CheckpointInfo, openCheckpoint, stateSource } from './checkpoint.ts';
+import { chooseSplit } from './chooseSplit.ts';
 import type { TrainOptions } from './options.ts';
 
 /** The files of a run's folder. */
 export const RUN_FILES = {
   config: 'config.json',
+  split: 'split.json',
   metrics: 'metrics.jsonl',
   best: 'best.safetensors',
   state: 'state.safetensors',
@@ -35,18 +38,12 @@ export interface Run {
 
 /** Opens and splits the data of a run: the same options on the same folder give the same split. @throws UserError */
 export function openRunData(options: TrainOptions, dataDir: string): { dataset: Dataset; split: Split } {
-  const dataset = openDataset(dataDir, { competitionClasses: options.competitionClasses });
+  const dataset = openDataset(dataDir, {
+    competitionClasses: options.competitionClasses,
+    maxRows: options.testMode ? TEST_MODE_ROWS : undefined,
+  });
   checkResize(dataset.images, options.resize);
-  const split = stratifiedSplit(dataset.images, options.validation, new Random(options.seed));
-  for (const [part, what] of [
-    [split.train, 'train on'],
-    [split.validation, 'validate on'],
-  ] as const) {
-    if (part.length > 0) continue;
-    throw new UserError(
-      `${dataDir}: a validation share of ${options.validation} of its ${dataset.images.length} images leaves none to ${what}, expected two images or more of a cell type.`,
-    );
-  }
+  const split = chooseSplit(dataset, options);
   return { dataset, split };
 }
 

@@ -4,8 +4,10 @@ import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { Random, type RandomState } from '../data/random.ts';
+import { writeSplitFile } from '../data/splitFile.ts';
 import { type EpochScore, epochScore, isBetter } from './best.ts';
 import { openCheckpoint, rewriteCheckpoint, saveCheckpoint, stateSource } from './checkpoint.ts';
+import { splitOrigin } from './chooseSplit.ts';
 import { LossMeter, readLosses } from './losses.ts';
 import { startProgress } from './progress.ts';
 import { loadRunState, saveRunState } from './resume.ts';
@@ -71,6 +73,7 @@ export class Trainer {
   start(): void {
     mkdirSync(this.#path(RUN_FILES.checkpoints), { recursive: true });
     writeFileAtomic(this.#path(RUN_FILES.config), `${JSON.stringify(this.#run.options, null, 2)}\n`);
+    writeSplitFile(this.#path(RUN_FILES.split), this.#run.split, splitOrigin(this.#run.options));
     writeFileAtomic(this.#path(RUN_FILES.metrics), '');
   }
 

@@ -126,6 +126,18 @@ describe('train', () => {
       ['--anchors', '8,16,32,64,x'],
       ['--anchors', 'number'],
     ],
+    [
+      ['--split', 'random'],
+      ["'random'", 'balanced, notebook'],
+    ],
+    [
+      ['--split', 'notebook', '--split-seed', '4294967296'],
+      ['4294967296', '4294967295'],
+    ],
+    [
+      ['--split-file', '/nowhere/split.json'],
+      ['no such split file', '/nowhere/split.json'],
+    ],
     [['--validation', '1'], ['--validation 1']],
     [['--validation', '0'], ['--validation 0']],
     [

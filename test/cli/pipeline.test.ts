@@ -78,6 +78,7 @@ describe('train', () => {
       'config.json',
       'metrics.jsonl',
       'overlay.png',
+      'split.json',
       'state.safetensors',
       'submission.csv',
     ]);

@@ -17,6 +17,11 @@ export interface DataGoldens {
   boxes: number[][];
   split: { testSize: number; randomState: number; train: number[]; test: number[] }[];
   splitTypes: string[];
+  describe: {
+    counts: number[];
+    byType: Record<string, Record<string, number>>;
+    qcut5Edges: Record<string, number[]>;
+  };
 }
 
 export function dataGoldens(): DataGoldens {

@@ -70,6 +70,33 @@ describe('stratifiedSplit', () => {
     );
   });
 
+  it('lets training see every class of images with several types, whatever the images', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 4 }), { minLength: 2, maxLength: 14 }),
+        fc.double({ min: 0.01, max: 0.9, noNaN: true }),
+        fc.integer(),
+        (labels, fraction, seed) => {
+          const all = recordsOf(labels);
+          const { train, validation } = stratifiedSplit(all, fraction, new Random(seed));
+          expect([...train, ...validation].map(({ id }) => id).sort()).toEqual(all.map(({ id }) => id).sort());
+          expect([...labelsOf(train)].sort()).toEqual([...labelsOf(all)].sort());
+        },
+      ),
+    );
+  });
+
+  it('keeps the only image of a class for training, and another for validation in its place', () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const { train, validation } = stratifiedSplit(recordsOf([[1], [1, 1, 2]]), 0.1, new Random(seed));
+      expect([...labelsOf(train)].sort(), `seed ${seed}`).toEqual([1, 2]);
+      expect(
+        validation.map(({ id }) => id),
+        `seed ${seed}`,
+      ).toEqual(['image0']);
+    }
+  });
+
   it('takes no validation image at 0, and refuses a share out of range', () => {
     expect(stratifiedSplit(records, 0, new Random(1))).toEqual({ train: records, validation: [] });
     for (const fraction of [1, -0.1, Number.NaN]) {

@@ -3,6 +3,7 @@ import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readF
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadSample } from '../../src/data/dataset.ts';
+import { readSplitFile } from '../../src/data/splitFile.ts';
 import { openSafetensors } from '../../src/model/safetensors.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint } from '../../src/train/checkpoint.ts';
@@ -125,6 +126,7 @@ describe('a finished run', () => {
       'checkpoints',
       'config.json',
       'metrics.jsonl',
+      'split.json',
       'state.safetensors',
     ]);
     expect(readdirSync(join(reference, 'checkpoints')).sort()).toEqual([
@@ -139,6 +141,13 @@ describe('a finished run', () => {
     const { metadata } = openSafetensors(join(reference, 'best.safetensors'));
     expect(Object.keys(metadata).sort()).toEqual(['classes', 'config', 'epoch', 'format', 'resize', 'thresholds']);
     expect(JSON.stringify(metadata)).not.toContain(reference);
+  });
+
+  it('leaves its split, which gives the same split again', () => {
+    const { dataset, split } = finished.run;
+    const path = join(reference, 'split.json');
+    expect(readSplitFile(path, dataset.images)).toEqual(split);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ split: { method: 'balanced', validation: 0.3 } });
   });
 
   it('keeps the best epoch by score, its weights bit for bit those of its checkpoint', () => {
