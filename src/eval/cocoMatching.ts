@@ -33,7 +33,7 @@ export interface CocoTruths {
   crowds: ArrayLike<number>;
   /**
    * [n] not 0 where a detection that takes this truth is counted as if it had found nothing. `COCOeval` does so with annotations
-   * whose id is 0, because it stores the id as the match; see `cocoEvaluate`.
+   * whose id is 0, because it stores the id as the match; see `evaluateCoco`.
    */
   unmatchable?: ArrayLike<number>;
 }
