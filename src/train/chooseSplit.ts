@@ -48,6 +48,13 @@ export function chooseSplit(dataset: Dataset, options: SplitOptions): Split {
 function draw(dataset: Dataset, options: SplitOptions): Split {
   if (options.splitFile !== null) return readSplitFile(options.splitFile, dataset.images);
   const { seed = 0 } = splitOrigin(options);
-  if (options.split === 'notebook') return notebookSplit(dataset, options.validation, seed);
+  if (options.split === 'notebook') {
+    try {
+      return notebookSplit(dataset, options.validation, seed);
+    } catch (error) {
+      if (error instanceof UserError) throw new UserError(`${dataset.dir}: ${error.message}`);
+      throw error;
+    }
+  }
   return stratifiedSplit(dataset.images, options.validation, new Random(seed));
 }

@@ -48,17 +48,17 @@ describe('findCompetitionData', () => {
 
   it('serves the presets of the competition only, where no data are named', async () => {
     const before = process.env[DATA_VARIABLE];
-    // A validation share that leaves nothing tells which data were opened, before anything is computed.
+    // A split that leaves nothing tells which data were opened, before anything is computed.
     const data = writeDataset(['a,1 3 13 3,12,10,astro'], ['a']);
     process.env[DATA_VARIABLE] = data;
     try {
       const out = join(temporaryFolder(), 'run');
       const train = (...args: string[]) => command('train', '--out', out, ...args);
       const found = await train('--preset', 'sartorius-v51');
-      expect([found.code, found.error]).toEqual([2, expect.stringContaining(`${data}: a validation share of 0.075`)]);
+      expect([found.code, found.error]).toEqual([2, expect.stringContaining(`${data}: cannot split by type`)]);
       const other = writeDataset(['a,1 3 13 3,12,10,astro'], ['a']);
       const named = await train('--preset', 'sartorius-v51', '--data', other);
-      expect(named.error).toContain(`${other}: a validation share`);
+      expect(named.error).toContain(`${other}: cannot split by type`);
       // The synthetic cells: there are 72 of them, so that a share that small is accepted and another option refused.
       const synthetic = await train('--weights', '/nowhere/w.safetensors');
       expect([synthetic.code, synthetic.error]).toEqual([2, expect.stringContaining('/nowhere/w.safetensors')]);

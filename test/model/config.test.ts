@@ -211,6 +211,7 @@ describe('presets', () => {
       resize: 0.5,
       predictResize: 1,
       validation: 0.075,
+      split: 'notebook',
       competitionClasses: true,
       competitionData: true,
     });
