@@ -132,7 +132,7 @@ describe('predict', () => {
     }
     const overlay = (dir: string) => readFileSync(join(dir, 'overlays', 'image-03.png'));
     expect(overlay(out)).toEqual(overlay(whole));
-    expect(readPng(join(out, 'labels', 'image-03.png'))).toMatchObject({ width: 40, height: 72 });
+    expect(readPng(join(out, 'labels', 'image-03_masks.png'))).toMatchObject({ width: 40, height: 72 });
     expect(submission(out)).toBe(expected);
     const results = JSON.parse(readFileSync(join(out, 'coco-results.json'), 'utf8'));
     expect(results).toHaveLength(expected.split('\n').filter((line) => /,\d/.test(line)).length);

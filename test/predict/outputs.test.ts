@@ -213,7 +213,7 @@ describe('an image’s own files', () => {
     expect(readFileSync(join(out, 'geojson', 'plate-1.geojson'), 'utf8')).toBe(geojson(TWO_CELLS, CLASSES));
     const zip = await imagejZip(TWO_CELLS, CLASSES);
     expect(readFileSync(join(out, 'imagej', 'plate-1.zip'))).toEqual(Buffer.from(zip));
-    const labels = readFileSync(join(out, 'labels', 'plate-1.png'));
+    const labels = readFileSync(join(out, 'labels', 'plate-1_masks.png'));
     expect(labels).toEqual(Buffer.from(encodeGrey16(labelImage(TWO_CELLS), 12, 10)));
     const filled = readPng(join(out, 'overlays', 'plate-1.png')).data;
     // Outlines of boxes instead: of the first from (1, 1) to (6, 4), nothing within.

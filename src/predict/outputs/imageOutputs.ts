@@ -27,7 +27,8 @@ type Writer = (job: OutputJob, stem: string) => void | Promise<void>;
 const writers: Readonly<Record<ImageFormat, Writer>> = {
   labels({ prediction }, stem) {
     const { width, height } = prediction;
-    writeFileAtomic(`${stem}.png`, encodeGrey16(labelImage(prediction), width, height));
+    // Cellpose's name, so that with the images beside them they are a data set.
+    writeFileAtomic(`${stem}_masks.png`, encodeGrey16(labelImage(prediction), width, height));
   },
   async imagej({ prediction, classes }, stem) {
     writeFileAtomic(`${stem}.zip`, await imagejZip(prediction, classes));
