@@ -10,11 +10,13 @@ import { selectInstances } from '../eval/selectInstances.ts';
 import { type SubmissionRow, submissionRows, writeSubmission } from '../eval/submission.ts';
 import type { Device } from '../tensor/device.ts';
 import { startProgress } from '../train/progress.ts';
+import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositive, parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { foreignOptions } from './weightsOptions.ts';
 
-interface Flags {
+interface Flags extends ForeignOptions {
   weights: string;
   images: string;
   out: string;
@@ -24,18 +26,22 @@ interface Flags {
 }
 
 export function predictCommand(): Command {
-  return new Command('predict')
+  const command = new Command('predict')
     .description('Outline every cell of a folder of PNGs: submission.csv and a coloured overlay of each image.')
-    .requiredOption('--weights <file>', 'checkpoint of a training run')
+    .requiredOption(
+      '--weights <file>',
+      "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
+    )
     .requiredOption('--images <dir>', 'folder of PNG images')
     .requiredOption('--out <dir>', 'folder for submission.csv and overlays/')
     .option('--resize <factor>', 'scale of the images for the network (default: as in training)', parsePositive)
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
-    .addOption(adapterOption())
-    .action(async (flags: Flags) => {
-      const prediction = openPrediction(flags);
-      await withDevice(flags.adapter, (device) => predict(prediction, device));
-    });
+    .addOption(adapterOption());
+  for (const option of foreignOptions()) command.addOption(option);
+  return command.action(async (flags: Flags) => {
+    const prediction = await openPrediction(flags);
+    await withDevice(flags.adapter, (device) => predict(prediction, device));
+  });
 }
 
 export interface Prediction {
@@ -48,8 +54,9 @@ export interface Prediction {
 }
 
 /** Checks weights and every image's file; needs no device and writes nothing. @throws UserError for whatever is wrong */
-export function openPrediction({ weights, images, out, resize, batchSize }: Omit<Flags, 'adapter'>): Prediction {
-  const stored = openModel(weights);
+export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Prediction> {
+  const { weights, images, out, resize, batchSize } = flags;
+  const stored = await openModel(weights, flags);
   const files = listPngs(images).map((path) => ({
     id: basename(path).replace(/\.png$/i, ''),
     path,

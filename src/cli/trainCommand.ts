@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
 import { ensureSyntheticDataset } from '../data/synthetic.ts';
 import { requireFolder } from '../data/table.ts';
+import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
 import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
@@ -14,6 +15,7 @@ import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { writePictures, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { batchNormEpsOption } from './weightsOptions.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   stepLr?: TrainOptions['stepLr'];
@@ -47,7 +49,11 @@ export function trainCommand(): Command {
     .option('--seed <n>', 'seed of everything random (default: 2021)', parseCount)
     .option('--validation <share>', 'share of the images kept for validation (default: 0.15)', parseNumber)
     .option('--anchors <a,b,c,d,e>', 'anchor sizes in pixels of the resized image, one per level', parseList)
-    .option('--weights <file>', 'start from these weights')
+    .option(
+      '--weights <file>',
+      "start from these weights: this program's, or torchvision's (.safetensors, .pth, .pt, .bin)",
+    )
+    .addOption(batchNormEpsOption())
     .option('--competition-classes', 'label astro 1, cort 2, shsy5y 3, whatever types the file holds')
     .option('--workers <n>', 'threads that load images (default: 2)', parseCount)
     .option('--out <dir>', 'folder of the run (default: the next free runs/NNN)')
@@ -108,11 +114,16 @@ function readRunOptions(folder: string): TrainOptions {
 
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
   const dir = dataFolder(options);
-  const planned = planRun(options, dir, out);
-  await withDevice(adapter, async (device) => {
-    describe(planned, dir);
-    await train(planned, resume, device);
-  });
+  const weights = options.weights === null ? null : await openWeightsFile(options.weights);
+  try {
+    const planned = planRun(options, dir, out, weights);
+    await withDevice(adapter, async (device) => {
+      describe(planned, dir);
+      await train(planned, resume, device);
+    });
+  } finally {
+    weights?.close();
+  }
 }
 
 /** Trains a planned run, or goes on with it, and writes its pictures and submission. */
@@ -146,13 +157,15 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
   }
 }
 
-function describe({ dataset, split, model, options, out }: Run, dir: string): void {
+function describe({ dataset, split, model, options, out, start, notes }: Run, dir: string): void {
   const cells = dataset.images.reduce((sum, { annotations }) => sum + annotations.length, 0);
   say(`Data      ${dir}: ${dataset.images.length} images, ${cells} cells of ${dataset.classes.join(', ')}`);
   say(`Split     ${split.train.length} images to train, ${split.validation.length} to validate`);
   say(
     `Model     ${options.preset}, ${(model.state.parameterCount() / 1e6).toFixed(2)} M parameters, anchors ${model.config.anchorSizes.join(', ')}`,
   );
+  if (start) say(`Weights   ${start.file.path}, ${start.file.form}`);
+  for (const note of notes) say(note);
   say(
     `Run       ${out}: ${options.epochs} epochs of ${Math.ceil(split.train.length / options.batchSize)} steps, lr ${options.lr}`,
   );

@@ -1,36 +1,17 @@
 /**
  * The safetensors format on bytes alone, so that the browser shares it; `safetensors.ts` adds files.
  * Layout (https://github.com/huggingface/safetensors#format): u64 little-endian header length, JSON header
- * `{name: {dtype, shape, data_offsets}, __metadata__?}`, then the tensors' bytes without holes. Typed arrays are used on
- * the bytes as they are: every host that runs WebGPU is little-endian, as the format is.
+ * `{name: {dtype, shape, data_offsets}, __metadata__?}`, then the tensors' bytes without holes.
  */
 import { UserError } from '../cli/errors.ts';
-
-const bytesPerElement = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  U16: 2,
-  I16: 2,
-  F16: 2,
-  BF16: 2,
-  U32: 4,
-  I32: 4,
-  F32: 4,
-  U64: 8,
-  I64: 8,
-  F64: 8,
-} as const;
-
-export type SafetensorsDtype = keyof typeof bytesPerElement;
-const dtypes = Object.keys(bytesPerElement) as SafetensorsDtype[];
+import { bytesPerElement, type Dtype, decodeInto, dtypes, emptyValues, isFloating, type Values } from './dtypes.ts';
 
 /** The reference writer's cap: a longer header is a file of another kind, or a hostile one. */
 const maxHeaderLength = 100_000_000;
 
 export interface SafetensorsEntry {
   name: string;
-  dtype: SafetensorsDtype;
+  dtype: Dtype;
   shape: number[];
   /** Where its bytes begin, counted from the start of the file. */
   offset: number;
@@ -51,7 +32,7 @@ export interface Safetensors extends SafetensorsHeader {
    * One tensor's values, row-major. BOOL becomes 0 or 1.
    * @throws UserError without such a tensor, with a value beyond int32, or when the file ends too early
    */
-  read(name: string): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  read(name: string): Values;
   /** As `read`. @throws UserError also when the tensor holds integers */
   readFloat32(name: string): Float32Array<ArrayBuffer>;
   /** As `read`. @throws UserError also when the tensor holds floating-point values */
@@ -164,68 +145,13 @@ export function parseHeader(header: Uint8Array, fileLength: number, where: strin
   return { metadata, tensors: new Map(entries.map((entry) => [entry.name, entry])) };
 }
 
-/** float16 bits to their value. */
-function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
-function checkedInt32(values: Uint32Array | BigInt64Array | BigUint64Array, entry: SafetensorsEntry, where: string) {
-  const out = new Int32Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const value = Number(values[i]);
-    if (value < -0x80000000 || value > 0x7fffffff) {
-      throw new UserError(
-        `${where}: tensor '${entry.name}' holds ${values[i]} at index ${i}, expected values that fit 32-bit integers.`,
-      );
-    }
-    out[i] = value;
-  }
-  return out;
-}
-
-/** Whether values of this dtype are read as Float32Array; all others are read as Int32Array. */
-export function isFloating(dtype: SafetensorsDtype): boolean {
-  return dtype === 'F32' || dtype === 'F16' || dtype === 'BF16' || dtype === 'F64';
-}
-
 /** The values of one tensor from its own bytes; the result may share `buffer`. */
-function decode(entry: SafetensorsEntry, buffer: ArrayBuffer, where: string) {
-  switch (entry.dtype) {
-    case 'F32':
-      return new Float32Array(buffer);
-    case 'F64':
-      return Float32Array.from(new Float64Array(buffer));
-    case 'F16':
-      return Float32Array.from(new Uint16Array(buffer), halfToNumber);
-    case 'BF16': {
-      // bfloat16 is the upper half of a float32.
-      const bits = Uint32Array.from(new Uint16Array(buffer), (half) => half << 16);
-      return new Float32Array(bits.buffer);
-    }
-    case 'I32':
-      return new Int32Array(buffer);
-    case 'U8':
-      return Int32Array.from(new Uint8Array(buffer));
-    case 'I8':
-      return Int32Array.from(new Int8Array(buffer));
-    case 'U16':
-      return Int32Array.from(new Uint16Array(buffer));
-    case 'I16':
-      return Int32Array.from(new Int16Array(buffer));
-    case 'BOOL':
-      return Int32Array.from(new Uint8Array(buffer), (byte) => (byte === 0 ? 0 : 1));
-    case 'U32':
-      return checkedInt32(new Uint32Array(buffer), entry, where);
-    case 'I64':
-      return checkedInt32(new BigInt64Array(buffer), entry, where);
-    case 'U64':
-      return checkedInt32(new BigUint64Array(buffer), entry, where);
-  }
+function decode({ name, dtype }: SafetensorsEntry, buffer: ArrayBuffer, where: string): Values {
+  if (dtype === 'F32') return new Float32Array(buffer);
+  if (dtype === 'I32') return new Int32Array(buffer);
+  const values = emptyValues(dtype, buffer.byteLength / bytesPerElement[dtype]);
+  decodeInto(values, 0, dtype, new Uint8Array(buffer), `${where}: tensor '${name}'`);
+  return values;
 }
 
 /** Joins a header with a way to get one tensor's bytes (a fresh buffer each time). */

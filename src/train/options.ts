@@ -33,6 +33,8 @@ const trainOptionsSchema = z.strictObject({
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Weights to start from. */
   weights: z.string().nullable(),
+  /** Added to the variance by the batch norms; null: what the weights need (see `chooseBatchNormEps`). */
+  batchNormEps: z.number().min(0).nullable(),
   competitionClasses: z.boolean(),
   workers: z.int().min(0),
 });
@@ -103,6 +105,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     validation: data === null ? 1 / 6 : 0.15,
     anchors: null,
     weights: null,
+    batchNormEps: null,
     competitionClasses: false,
     workers: 2,
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),
