@@ -23,7 +23,7 @@ export function foreignOptions(): Option[] {
     ),
     new Option(
       '--classes <a,b,c>',
-      "for weights of other programs: names of the labels 1, 2, … (default: COCO's where there are 90)",
+      "names of the labels 1, 2, … (default: the weights' own; COCO's where weights of other programs have 90)",
     ).argParser(parseClasses),
     batchNormEpsOption(),
   ];

@@ -111,3 +111,24 @@ export function decodeInto(out: Values, first: number, dtype: Dtype, bytes: Uint
     out[first + i] = Number(value);
   }
 }
+
+/** The dtypes that are written. */
+export type WrittenDtype = 'F32' | 'F16' | 'I64' | 'I32' | 'U8' | 'BOOL';
+
+/**
+ * The bytes of values, as `decodeInto` reads them; they may share the values' memory.
+ * @param what names the tensor, to begin the sentence of an error
+ * @throws UserError for a number that float16 cannot hold
+ */
+export function encodeValues(
+  dtype: WrittenDtype,
+  data: Float32Array | Int32Array | Uint8Array,
+  what: string,
+): Uint8Array {
+  if (dtype === 'I64') return new Uint8Array(BigInt64Array.from(data as Int32Array, BigInt).buffer);
+  if (dtype !== 'F16') return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const halves = Uint16Array.from(data, numberToHalf);
+  const lost = data.findIndex((value, i) => Number.isFinite(value) && (halves[i] & 0x7fff) === 0x7c00);
+  if (lost >= 0) throw new UserError(`${what} holds ${data[lost]} at index ${lost}, more than float16 can.`);
+  return new Uint8Array(halves.buffer);
+}

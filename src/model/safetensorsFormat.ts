@@ -4,7 +4,18 @@
  * `{name: {dtype, shape, data_offsets}, __metadata__?}`, then the tensors' bytes without holes.
  */
 import { UserError } from '../cli/errors.ts';
-import { bytesPerElement, type Dtype, decodeInto, dtypes, emptyValues, isFloating, type Values } from './dtypes.ts';
+import {
+  bytesPerElement,
+  type Dtype,
+  decodeInto,
+  dtypes,
+  elementCount,
+  emptyValues,
+  encodeValues,
+  isFloating,
+  type Values,
+  type WrittenDtype,
+} from './dtypes.ts';
 
 /** The reference writer's cap: a longer header is a file of another kind, or a hostile one. */
 const maxHeaderLength = 100_000_000;
@@ -197,13 +208,20 @@ export function parseSafetensors(bytes: Uint8Array<ArrayBuffer>, where: string):
 
 /** A tensor to write: `data` row-major, one value for each element of `shape` ([] is a scalar of one value). */
 export type TensorToWrite = { name: string; shape: readonly number[] } & (
-  | { dtype: 'F32'; data: Float32Array }
+  | { dtype: 'F32' | 'F16'; data: Float32Array }
   | { dtype: 'I32' | 'I64'; data: Int32Array }
   | { dtype: 'U8' | 'BOOL'; data: Uint8Array }
 );
 
+/** A tensor to write, without its values. */
+export interface TensorDescription {
+  name: string;
+  shape: readonly number[];
+  dtype: WrittenDtype;
+}
+
 /** The reference writer puts dtypes of stricter alignment first; I64 of that list is before F32, as here. */
-const writingOrder = ['I64', 'F32', 'I32', 'U8', 'BOOL'] as const;
+const writingOrder: readonly WrittenDtype[] = ['I64', 'F32', 'I32', 'F16', 'U8', 'BOOL'];
 
 /** Order of the names' UTF-8 bytes, which is the order of code points (UTF-16 order differs beyond U+FFFF). */
 function compareNames(a: string, b: string): number {
@@ -215,21 +233,16 @@ function compareNames(a: string, b: string): number {
   return left.length - right.length;
 }
 
-function bytesToWrite({ dtype, data }: TensorToWrite): Uint8Array {
-  const values = dtype === 'I64' ? BigInt64Array.from(data as Int32Array, BigInt) : data;
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-}
-
 /**
- * The bytes of a file, the same for the same content whatever the order given: tensors by dtype, then name, as the
- * reference writer (safetensors' Rust crate) orders them; metadata by key.
- * @throws Error for a name given twice or data that does not fill its shape
+ * The first bytes of a file, and its tensors in the order in which theirs follow: by dtype, then name, as the reference writer
+ * (safetensors' Rust crate) orders them, whatever the order given; metadata by key.
+ * @throws Error for a name given twice
  */
-export function encodeSafetensors(
-  tensors: Iterable<TensorToWrite>,
+export function safetensorsLayout<T extends TensorDescription>(
+  tensors: Iterable<T>,
   metadata: Readonly<Record<string, string>> = {},
-): Uint8Array<ArrayBuffer> {
-  const sorted = [...tensors].sort(
+): { head: Uint8Array<ArrayBuffer>; order: T[]; dataBytes: number } {
+  const order = [...tensors].sort(
     (a, b) => writingOrder.indexOf(a.dtype) - writingOrder.indexOf(b.dtype) || compareNames(a.name, b.name),
   );
   // Built as text: an object would move keys that look like integers to the front.
@@ -241,30 +254,43 @@ export function encodeSafetensors(
   }
   const names = new Set(['__metadata__']);
   let end = 0;
-  for (const { name, dtype, shape, data } of sorted) {
+  for (const { name, dtype, shape } of order) {
     if (names.has(name)) throw new Error(`encodeSafetensors: the name '${name}' is taken.`);
     names.add(name);
-    const count = shape.reduce((product, side) => product * side, 1);
-    if (count !== data.length) {
-      throw new Error(`encodeSafetensors: '${name}' of shape [${shape}] needs ${count} values, got ${data.length}.`);
-    }
     const begin = end;
-    end += count * bytesPerElement[dtype];
+    end += elementCount(shape) * bytesPerElement[dtype];
     fields.push(
       `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${begin},${end}]}`,
     );
   }
   const json = new TextEncoder().encode(`{${fields.join(',')}}`);
   const padded = Math.ceil(json.length / 8) * 8;
-  const bytes = new Uint8Array(8 + padded + end);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
-  bytes.set(json, 8);
-  bytes.fill(0x20, 8 + json.length, 8 + padded);
-  let offset = 8 + padded;
-  for (const tensor of sorted) {
-    const data = bytesToWrite(tensor);
-    bytes.set(data, offset);
-    offset += data.length;
+  const head = new Uint8Array(8 + padded).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
+  head.set(json, 8);
+  return { head, order, dataBytes: end };
+}
+
+/**
+ * The bytes of a file, the same for the same content whatever the order given (see `safetensorsLayout`).
+ * @throws Error for a name given twice or data that does not fill its shape
+ */
+export function encodeSafetensors(
+  tensors: Iterable<TensorToWrite>,
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  const { head, order, dataBytes } = safetensorsLayout(tensors, metadata);
+  const bytes = new Uint8Array(head.length + dataBytes);
+  bytes.set(head);
+  let offset = head.length;
+  for (const { name, shape, dtype, data } of order) {
+    const count = elementCount(shape);
+    if (count !== data.length) {
+      throw new Error(`encodeSafetensors: '${name}' of shape [${shape}] needs ${count} values, got ${data.length}.`);
+    }
+    const values = encodeValues(dtype, data, name);
+    bytes.set(values, offset);
+    offset += values.length;
   }
   return bytes;
 }

@@ -21,6 +21,18 @@ export interface CheckpointInfo {
 
 export const CHECKPOINT_FORMAT = 'webgpu-mask-rcnn';
 
+/** The metadata that `parseCheckpointInfo` reads. */
+export function checkpointMetadata(info: CheckpointInfo): Record<string, string> {
+  return {
+    format: CHECKPOINT_FORMAT,
+    config: JSON.stringify(info.config),
+    classes: JSON.stringify(info.classes),
+    resize: JSON.stringify(info.resize),
+    thresholds: JSON.stringify(info.thresholds),
+    epoch: JSON.stringify(info.epoch),
+  };
+}
+
 const thresholdsSchema = z.strictObject({ minScore: z.array(z.number()), maskThreshold: z.array(z.number()) });
 
 /** Reads the metadata of a checkpoint that this program wrote. @throws UserError naming `where` and what is wrong */

@@ -40,22 +40,37 @@ function foreignConfig(file: WeightsFile, { preset }: ForeignOptions, batchNormE
   return { ...presetConfig(preset, { numClasses, inputSize: PRESET_INPUT }), batchNormEps };
 }
 
+/** The name of a class that has none. */
+const placeholder = (index: number): string => `class ${index + 1}`;
+
+function givenClasses(file: WeightsFile, given: readonly string[], count: number): string[] {
+  if (given.length === count) return [...given];
+  throw new UserError(`--classes names ${given.length} classes, but ${file.path} has ${count} besides the background.`);
+}
+
 function foreignClasses(file: WeightsFile, given: readonly string[] | undefined, count: number) {
-  if (given) {
-    if (given.length !== count) {
-      throw new UserError(
-        `--classes names ${given.length} classes, but ${file.path} has ${count} besides the background.`,
-      );
-    }
-    return { classes: [...given], named: true };
-  }
-  if (count === COCO_CLASS_COUNT - 1) return { classes: [...COCO_CLASSES], named: true };
-  return { classes: Array.from({ length: count }, (_, i) => `class ${i + 1}`), named: false };
+  if (given) return { classes: givenClasses(file, given, count), source: 'as --classes says' };
+  if (count === COCO_CLASS_COUNT - 1)
+    return { classes: [...COCO_CLASSES], source: "COCO's, as torchvision numbers them" };
+  const classes = Array.from({ length: count }, (_, i) => placeholder(i));
+  return { classes, source: null };
 }
 
 function describe({ block, layers, width, masks, numClasses }: MaskRCNNConfig, classes: string): string {
   const model = masks ? 'Mask R-CNN' : 'Faster R-CNN';
   return `${model} on a ResNet of ${block} blocks [${layers.join(', ')}], width ${width}; ${numClasses - 1} classes (${classes})`;
+}
+
+/** What the file says itself; classes may be named anew and the eps corrected. */
+function ownInfo(info: CheckpointInfo, file: WeightsFile, given: ForeignOptions): WeightsInfo {
+  if (given.preset !== undefined) {
+    throw new UserError(`${file.path} tells its architecture itself, --preset is for weights that do not.`);
+  }
+  const classes = given.classes ? givenClasses(file, given.classes, info.classes.length) : info.classes;
+  const named = classes.some((name, i) => name !== placeholder(i));
+  if (given.batchNormEps === undefined) return { info: { ...info, classes }, named, notes: [] };
+  const { eps: batchNormEps, why } = chooseBatchNormEps(file, given.batchNormEps);
+  return { info: { ...info, classes, config: { ...info.config, batchNormEps } }, named, notes: [why] };
 }
 
 /**
@@ -64,34 +79,15 @@ function describe({ block, layers, width, masks, numClasses }: MaskRCNNConfig, c
  * @throws UserError when the file is no detector, or what the user says contradicts it
  */
 export function weightsInfo(file: WeightsFile, given: ForeignOptions = {}): WeightsInfo {
-  if (isOwn(file)) {
-    const info = parseCheckpointInfo(file.metadata, file.path);
-    for (const [option, value] of [
-      ['--preset', given.preset],
-      ['--classes', given.classes],
-    ]) {
-      if (value === undefined) continue;
-      throw new UserError(
-        `${file.path} tells its architecture and classes itself, ${option} is for weights that do not.`,
-      );
-    }
-    if (given.batchNormEps === undefined) return { info, named: true, notes: [] };
-    const { eps, why } = chooseBatchNormEps(file, given.batchNormEps);
-    return { info: { ...info, config: { ...info.config, batchNormEps: eps } }, named: true, notes: [why] };
-  }
+  if (isOwn(file)) return ownInfo(parseCheckpointInfo(file.metadata, file.path), file, given);
   const { eps, why } = chooseBatchNormEps(file, given.batchNormEps);
   const config = foreignConfig(file, given, eps);
-  const { classes, named } = foreignClasses(file, given.classes, config.numClasses - 1);
-  const source = given.classes
-    ? 'as --classes says'
-    : named
-      ? "COCO's, as torchvision numbers them"
-      : 'give their names with --classes';
+  const { classes, source } = foreignClasses(file, given.classes, config.numClasses - 1);
   return {
     info: { config, classes, resize: 1, thresholds: initialThresholds(classes), epoch: 0 },
-    named,
+    named: source !== null,
     notes: [
-      `${file.path} (${file.form}) tells no architecture; by its shapes it is a ${describe(config, source)}. Anchors and sizes are ${given.preset === undefined ? "torchvision's" : `those of --preset ${given.preset}`}.`,
+      `${file.path} (${file.form}) tells no architecture; by its shapes it is a ${describe(config, source ?? 'give their names with --classes')}. Anchors and sizes are ${given.preset === undefined ? "torchvision's" : `those of --preset ${given.preset}`}.`,
       why,
     ],
   };

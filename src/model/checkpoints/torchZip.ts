@@ -18,6 +18,8 @@ export const METADATA_RECORD = 'extra/webgpu-mask-rcnn.json';
 
 const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
 const MAX_METADATA_BYTES = 1024 * 1024;
+/** A packed pickle may be this large whatever the file's size. */
+const MIN_LIMIT = 1024 * 1024;
 /** How much more than the whole file one packed entry may hold; weights hardly shrink by packing. */
 const MAX_UNPACKED = 8;
 /** Entries of a zip: a multiple of what weights need, but bounded by the file, as each takes memory. */
@@ -110,7 +112,7 @@ class TorchArchive implements Storages {
   async bytes(record: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {
     const entry = this.#entry(record);
     const length = entry.uncompressedSize;
-    if (length > Math.min(limit, 2 * this.#source.size)) {
+    if (length > Math.min(limit, Math.max(2 * this.#source.size, MIN_LIMIT))) {
       throw new UserError(`${this.#source.name}: its record ${record} has ${length} bytes, more than weights need.`);
     }
     const bytes = new Uint8Array(length);
