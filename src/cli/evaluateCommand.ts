@@ -7,11 +7,14 @@ import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import type { Device } from '../tensor/device.ts';
 import { startProgress } from '../train/progress.ts';
+import type { ForeignOptions } from '../train/weightsInfo.ts';
+import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { foreignOptions } from './weightsOptions.ts';
 
-interface Flags {
+interface Flags extends ForeignOptions {
   weights: string;
   data: string;
   json?: string;
@@ -20,20 +23,24 @@ interface Flags {
 }
 
 export function evaluateCommand(): Command {
-  return new Command('evaluate')
+  const command = new Command('evaluate')
     .description("Score weights on annotated images: the competition's score, box and mask average precision.")
-    .requiredOption('--weights <file>', 'checkpoint of a training run')
+    .requiredOption(
+      '--weights <file>',
+      "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
+    )
     .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
     .option('--json <file>', 'write the scores here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
-    .addOption(adapterOption())
-    .action(async ({ weights, data, json, batchSize, adapter }: Flags) => {
-      const evaluation = openEvaluation(weights, data, batchSize);
-      const scores = await withDevice(adapter, (device) => evaluate(evaluation, device));
-      if (!scores) return;
-      console.log(scoreTable(scores, evaluation.stored.info.classes));
-      if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
-    });
+    .addOption(adapterOption());
+  for (const option of foreignOptions()) command.addOption(option);
+  return command.action(async ({ weights, data, json, batchSize, adapter, ...foreign }: Flags) => {
+    const evaluation = await openEvaluation(weights, data, batchSize, foreign);
+    const scores = await withDevice(adapter, (device) => evaluate(evaluation, device));
+    if (!scores) return;
+    console.log(scoreTable(scores, evaluation.stored.info.classes));
+    if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
+  });
 }
 
 export interface Evaluation {
@@ -43,8 +50,18 @@ export interface Evaluation {
 }
 
 /** Checks weights and data against each other; needs no device. @throws UserError for whatever is wrong with them */
-export function openEvaluation(weights: string, data: string, batchSize: number): Evaluation {
-  const stored = openModel(weights);
+export async function openEvaluation(
+  weights: string,
+  data: string,
+  batchSize: number,
+  foreign: ForeignOptions = {},
+): Promise<Evaluation> {
+  const stored = await openModel(weights, foreign);
+  if (!stored.named) {
+    throw new UserError(
+      `${weights} does not name its ${stored.info.classes.length} classes; name them in the order of their labels, --classes a,b,c, as the data do.`,
+    );
+  }
   const dataset = openDataset(data, { classes: stored.info.classes });
   checkResize(dataset.images, stored.info.resize);
   return { stored, dataset, batchSize };

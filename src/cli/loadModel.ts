@@ -1,35 +1,53 @@
 import { Random } from '../data/random.ts';
+import { matchedSource, matchWeights } from '../model/checkpoints/match.ts';
+import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
 import type { Device } from '../tensor/device.ts';
-import { type CheckpointInfo, openCheckpoint, stateSource } from '../train/checkpoint.ts';
+import type { CheckpointInfo } from '../train/checkpointInfo.ts';
+import { type ForeignOptions, type WeightsInfo, weightsInfo } from '../train/weightsInfo.ts';
+import { say } from './session.ts';
 
 /** A checkpoint whose names and shapes have been compared with its model's; nothing of it is on a device yet. */
 export interface StoredModel {
+  path: string;
   model: MaskRCNN;
   info: CheckpointInfo;
-  /** Reads the weights and puts the model on the device. */
+  /** Whether the classes have names of their own. */
+  named: boolean;
+  /** Tells what was taken for weights of other programs, reads the weights and puts the model on the device. */
   allocate(device: Device): Promise<void>;
 }
 
-/** Looks at a checkpoint's metadata, names and shapes. @throws UserError naming the file and what is wrong */
-export function openModel(path: string): StoredModel {
-  const { info, file } = openCheckpoint(path);
+/**
+ * Looks at a file's metadata, names and shapes.
+ * @param given what the user tells of weights that other programs wrote
+ * @throws UserError naming the file and what is wrong
+ */
+export async function openModel(path: string, given: ForeignOptions = {}): Promise<StoredModel> {
+  const file = await openWeightsFile(path);
+  let described: WeightsInfo;
+  let model: MaskRCNN;
   try {
-    const model = new MaskRCNN(info.config);
-    stateSource(file, model.state);
-    return {
-      model,
-      info,
-      async allocate(device) {
-        const weights = openCheckpoint(path).file;
-        try {
-          await model.allocate(device, new Random(0), stateSource(weights, model.state));
-        } finally {
-          weights.close();
-        }
-      },
-    };
+    described = weightsInfo(file, given);
+    model = new MaskRCNN(described.info.config);
+    matchWeights(file, model.state, { purpose: 'whole' });
   } finally {
     file.close();
   }
+  return {
+    path,
+    model,
+    info: described.info,
+    named: described.named,
+    async allocate(device) {
+      for (const note of described.notes) say(note);
+      const weights = await openWeightsFile(path);
+      try {
+        const match = matchWeights(weights, model.state, { purpose: 'whole' });
+        await model.allocate(device, new Random(0), matchedSource(weights, match));
+      } finally {
+        weights.close();
+      }
+    },
+  };
 }

@@ -9,11 +9,13 @@ import { openImageFolder } from '../predict/imageFiles.ts';
 import { plainCocoIds } from '../predict/outputs/cocoResults.ts';
 import { parseShard, type Shard, WHOLE } from '../predict/shards.ts';
 import type { Device } from '../tensor/device.ts';
+import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { foreignOptions } from './weightsOptions.ts';
 
-interface Flags {
+interface Flags extends ForeignOptions {
   weights: string;
   images: string;
   out: string;
@@ -28,11 +30,14 @@ interface Flags {
 }
 
 export function predictCommand(): Command {
-  return new Command('predict')
+  const command = new Command('predict')
     .description(
       'Outline every cell of a folder of PNGs: submission.csv, a coloured overlay of each image, other formats.',
     )
-    .requiredOption('--weights <file>', 'checkpoint of a training run')
+    .requiredOption(
+      '--weights <file>',
+      "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
+    )
     .requiredOption('--images <dir>', 'folder of PNG images')
     .requiredOption('--out <dir>', 'folder for what is found; the same command again goes on after a stop')
     .option(
@@ -50,12 +55,13 @@ export function predictCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
     .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
     .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
-    .addOption(adapterOption())
-    .action(async (flags: Flags) => {
-      const prediction = await openPrediction(flags);
-      if (isDone(prediction)) await predict(prediction);
-      else await withDevice(flags.adapter, (device) => predict(prediction, device));
-    });
+    .addOption(adapterOption());
+  for (const option of foreignOptions()) command.addOption(option);
+  return command.action(async (flags: Flags) => {
+    const prediction = await openPrediction(flags);
+    if (isDone(prediction)) await predict(prediction);
+    else await withDevice(flags.adapter, (device) => predict(prediction, device));
+  });
 }
 
 export interface Prediction {
@@ -71,7 +77,7 @@ const isDone = ({ run }: Prediction): boolean => run.files.length === (run.state
  */
 export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Prediction> {
   const { weights, images, out, batchSize, shard = WHOLE, restart = false, workers = 2, cocoImages } = flags;
-  const stored = openModel(weights);
+  const stored = await openModel(weights, flags);
   const { config, classes } = stored.info;
   const formats = chooseFormats(flags.formats, config.masks);
   const folder = openImageFolder(images, shard);

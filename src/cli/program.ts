@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { convertWeightsCommand } from './convertWeightsCommand.ts';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { mergeCommand } from './mergeCommand.ts';
@@ -25,6 +26,7 @@ export function runProgram(args: readonly string[]): Promise<number> {
     verifyCommand(),
     doctorCommand(),
     profileCommand(),
+    convertWeightsCommand(),
   ]) {
     program.addCommand(command);
   }

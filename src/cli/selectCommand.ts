@@ -34,7 +34,7 @@ export function selectCommand(): Command {
     )
     .addOption(adapterOption())
     .action(async ({ run, metric, adapter }: Flags) => {
-      const selection = openSelection(run, metric);
+      const selection = await openSelection(run, metric);
       const selected = await withDevice(adapter, (device) => select(selection, device));
       if (!selected) return;
       console.log(epochTable(selected));
@@ -55,9 +55,9 @@ export interface Selection {
 }
 
 /** Checks the run and all its checkpoints; needs no device and writes nothing. @throws UserError for whatever is wrong */
-export function openSelection(dir: string, metric?: EpochMetric): Selection {
+export async function openSelection(dir: string, metric?: EpochMetric): Promise<Selection> {
   const paths = epochCheckpoints(dir);
-  const stored = openModel(paths[0]);
+  const stored = await openModel(paths[0]);
   const checkpoints = paths.map((path) => {
     const { info, file } = openCheckpoint(path);
     try {

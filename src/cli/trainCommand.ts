@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
 import type { EvaluationResult } from '../eval/evaluator.ts';
+import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
 import {
@@ -20,6 +21,7 @@ import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { readRunOptions } from './runFolder.ts';
 import { writePictures, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { batchNormEpsOption } from './weightsOptions.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   stepLr?: TrainOptions['stepLr'];
@@ -78,7 +80,11 @@ export function trainCommand(): Command {
     .option('--crop <width,height>', 'train on random windows of this size', parseList)
     .option('--brightness <x>', 'change brightness by a factor within 1 ± x (default: 0)', parseNumber)
     .option('--contrast <x>', 'change contrast by a factor within 1 ± x (default: 0)', parseNumber)
-    .option('--weights <file>', 'start from these weights')
+    .option(
+      '--weights <file>',
+      "start from these weights: this program's, or torchvision's (.safetensors, .pth, .pt, .bin)",
+    )
+    .addOption(batchNormEpsOption())
     .option('--competition-classes', 'label astro 1, cort 2, shsy5y 3, whatever types the file holds')
     .option('--no-competition-classes', 'labels by the types of the file')
     .option('--normalize', "the notebook's NORMALIZE: normalise images before the model does")
@@ -139,14 +145,19 @@ function resumeOptions(folder: string): TrainOptions {
 
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
   const dir = dataFolder(options);
-  const planned = planRun(options, dir, out);
-  await withDevice(adapter, async (device) => {
-    describe(planned, dir);
-    if (!resume && options.weights === null && presetDefaults(options.preset).data.competitionData) {
-      say("Weights   random; the notebook starts from torchvision's COCO weights, as --weights FILE does");
-    }
-    await train(planned, resume, device);
-  });
+  const weights = options.weights === null ? null : await openWeightsFile(options.weights);
+  try {
+    const planned = planRun(options, dir, out, weights);
+    await withDevice(adapter, async (device) => {
+      describe(planned, dir);
+      if (!resume && weights === null && presetDefaults(options.preset).data.competitionData) {
+        say("Weights   random; the notebook starts from torchvision's COCO weights, as --weights FILE does");
+      }
+      await train(planned, resume, device);
+    });
+  } finally {
+    weights?.close();
+  }
 }
 
 /** Trains a planned run, or goes on with it, and writes its pictures and submission. */
@@ -187,13 +198,15 @@ function describeScores({ iouMap, maskAP50, boxMap30, boxAP50 }: EvaluationResul
   return `competition score ${iouMap.toFixed(3)} with ${thresholds}, mask AP50 ${maskAP50.toFixed(3)}`;
 }
 
-function describe({ dataset, split, model, options, out }: Run, dir: string): void {
+function describe({ dataset, split, model, options, out, start, notes }: Run, dir: string): void {
   const cells = dataset.images.reduce((sum, { annotations }) => sum + annotations.length, 0);
   say(`Data      ${dir}: ${dataset.images.length} images, ${cells} cells of ${dataset.classes.join(', ')}`);
   say(`Split     ${split.train.length} images to train, ${split.validation.length} to validate`);
   say(
     `Model     ${options.preset}, ${(model.state.parameterCount() / 1e6).toFixed(2)} M parameters, anchors ${model.config.anchorSizes.join(', ')}`,
   );
+  if (start) say(`Weights   ${start.file.path}, ${start.file.form}`);
+  for (const note of notes) say(note);
   say(
     `Run       ${out}: ${options.epochs} epochs of ${Math.ceil(split.train.length / options.batchSize)} steps, lr ${options.lr}`,
   );

@@ -9,7 +9,7 @@ import type { Detections } from '../data/types.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import { type FoundThresholds, type Thresholds, thresholdSearch } from '../eval/thresholds.ts';
 import type { Device } from '../tensor/device.ts';
-import { rewriteCheckpoint } from '../train/checkpoint.ts';
+import { openCheckpoint, rewriteCheckpoint } from '../train/checkpoint.ts';
 import { startProgress } from '../train/progress.ts';
 import { RUN_FILES } from '../train/run.ts';
 import { detectSamples } from './detectSamples.ts';
@@ -58,7 +58,7 @@ export function tuneCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
-      const tuning = openTuning(flags);
+      const tuning = await openTuning(flags);
       const tuned = await withDevice(flags.adapter, (device) => tune(tuning, device));
       if (!tuned) return;
       console.log(thresholdTable(tuned, tuning.stored.info.classes));
@@ -79,7 +79,8 @@ export interface Tuning {
 }
 
 /** Checks weights and images against each other; needs no device and writes nothing. @throws UserError for whatever is wrong */
-export function openTuning({ run, weights, data, out, scores, masks, batchSize }: Omit<Flags, 'adapter'>): Tuning {
+export async function openTuning(flags: Omit<Flags, 'adapter'>): Promise<Tuning> {
+  const { run, weights, data, out, scores, masks, batchSize } = flags;
   if (run !== undefined && data !== undefined) {
     throw new UserError('--run takes the images from the run; expected it without --data.');
   }
@@ -87,7 +88,9 @@ export function openTuning({ run, weights, data, out, scores, masks, batchSize }
   if (path === undefined || (run === undefined && data === undefined)) {
     throw new UserError('Expected --run DIR, or --weights FILE and --data DIR.');
   }
-  const stored = openModel(path);
+  // Thresholds are stored in this program's own metadata: other files are refused before the long part begins.
+  openCheckpoint(path).file.close();
+  const stored = await openModel(path);
   const { classes, resize, config } = stored.info;
   if (!config.masks) {
     throw new UserError(

@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../cli/errors.ts';
@@ -23,8 +24,7 @@ export function writeFileAtomic(path: string, data: string | Uint8Array): void {
 
 /** As {@link writeFileAtomic}, for data that come in parts and are never held whole. An error of `parts` leaves no file behind. */
 export function writePartsAtomic(path: string, parts: Iterable<string | Uint8Array>): void {
-  mkdirSync(dirname(path), { recursive: true });
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+  const temporary = temporaryName(path);
   try {
     const file = openSync(temporary, 'wx');
     try {
@@ -37,6 +37,34 @@ export function writePartsAtomic(path: string, parts: Iterable<string | Uint8Arr
     rmSync(temporary, { force: true });
     throw error;
   }
+}
+
+/** As `writeFileAtomic`, for a file that is written piece by piece: `fill` gets the function that appends one. */
+export async function writePiecesAtomic(
+  path: string,
+  fill: (write: (bytes: Uint8Array) => void) => Promise<void>,
+): Promise<void> {
+  const temporary = temporaryName(path);
+  const fd = openSync(temporary, 'wx');
+  try {
+    try {
+      await fill((bytes) => {
+        for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+      });
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
+/** A free name beside `path`, whose folder is made. */
+function temporaryName(path: string): string {
+  mkdirSync(dirname(path), { recursive: true });
+  return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
 }
 
 /**

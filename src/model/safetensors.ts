@@ -1,7 +1,7 @@
 /** Safetensors files in Node: one tensor at a time by positioned reads, written at once under a temporary name. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { UserError } from '../cli/errors.ts';
 import { writeFileAtomic } from '../data/files.ts';
+import { openToRead, readAt } from './checkpoints/fileSource.ts';
 import {
   encodeSafetensors,
   headerLength,
@@ -20,40 +20,20 @@ export interface SafetensorsFile extends Safetensors {
   close(): void;
 }
 
-/** Fills a fresh buffer from byte `position` on; a shorter buffer where the file ends first. */
-function readAt(fd: number, position: number, length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  let done = 0;
-  while (done < length) {
-    const count = readSync(fd, bytes, done, length - done, position + done);
-    if (count === 0) return bytes.slice(0, done);
-    done += count;
-  }
-  return bytes;
-}
-
 /**
  * Opens a file and checks its whole header; tensors are read when asked for. Close it when done.
  * @throws UserError naming the file when it cannot be opened, is of another kind, damaged or cut short
  */
 export function openSafetensors(path: string): SafetensorsFile {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    throw new UserError(code === 'ENOENT' ? `There is no file ${path}.` : `${path} cannot be opened (${code}).`);
-  }
+  const { fd, size, close: closeFile } = openToRead(path);
   let open = true;
   const close = () => {
-    if (open) closeSync(fd);
+    closeFile();
     open = false;
   };
   try {
-    const status = fstatSync(fd);
-    if (!status.isFile()) throw new UserError(`${path} is not a file, expected a safetensors file.`);
-    const length = headerLength(readAt(fd, 0, Math.min(8, status.size)), status.size, path);
-    const header = parseHeader(readAt(fd, 8, length), status.size, path);
+    const length = headerLength(readAt(fd, 0, Math.min(8, size)), size, path);
+    const header = parseHeader(readAt(fd, 8, length), size, path);
     const reader = safetensorsReader(
       header,
       (entry) => {

@@ -1,36 +1,28 @@
 /**
  * The safetensors format on bytes alone, so that the browser shares it; `safetensors.ts` adds files.
  * Layout (https://github.com/huggingface/safetensors#format): u64 little-endian header length, JSON header
- * `{name: {dtype, shape, data_offsets}, __metadata__?}`, then the tensors' bytes without holes. Typed arrays are used on
- * the bytes as they are: every host that runs WebGPU is little-endian, as the format is.
+ * `{name: {dtype, shape, data_offsets}, __metadata__?}`, then the tensors' bytes without holes.
  */
 import { UserError } from '../cli/errors.ts';
-
-const bytesPerElement = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  U16: 2,
-  I16: 2,
-  F16: 2,
-  BF16: 2,
-  U32: 4,
-  I32: 4,
-  F32: 4,
-  U64: 8,
-  I64: 8,
-  F64: 8,
-} as const;
-
-export type SafetensorsDtype = keyof typeof bytesPerElement;
-const dtypes = Object.keys(bytesPerElement) as SafetensorsDtype[];
+import {
+  bytesPerElement,
+  type Dtype,
+  decodeInto,
+  dtypes,
+  elementCount,
+  emptyValues,
+  encodeValues,
+  isFloating,
+  type Values,
+  type WrittenDtype,
+} from './dtypes.ts';
 
 /** The reference writer's cap: a longer header is a file of another kind, or a hostile one. */
 const maxHeaderLength = 100_000_000;
 
 export interface SafetensorsEntry {
   name: string;
-  dtype: SafetensorsDtype;
+  dtype: Dtype;
   shape: number[];
   /** Where its bytes begin, counted from the start of the file. */
   offset: number;
@@ -51,7 +43,7 @@ export interface Safetensors extends SafetensorsHeader {
    * One tensor's values, row-major. BOOL becomes 0 or 1.
    * @throws UserError without such a tensor, with a value beyond int32, or when the file ends too early
    */
-  read(name: string): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  read(name: string): Values;
   /** As `read`. @throws UserError also when the tensor holds integers */
   readFloat32(name: string): Float32Array<ArrayBuffer>;
   /** As `read`. @throws UserError also when the tensor holds floating-point values */
@@ -164,68 +156,13 @@ export function parseHeader(header: Uint8Array, fileLength: number, where: strin
   return { metadata, tensors: new Map(entries.map((entry) => [entry.name, entry])) };
 }
 
-/** float16 bits to their value. */
-function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
-function checkedInt32(values: Uint32Array | BigInt64Array | BigUint64Array, entry: SafetensorsEntry, where: string) {
-  const out = new Int32Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const value = Number(values[i]);
-    if (value < -0x80000000 || value > 0x7fffffff) {
-      throw new UserError(
-        `${where}: tensor '${entry.name}' holds ${values[i]} at index ${i}, expected values that fit 32-bit integers.`,
-      );
-    }
-    out[i] = value;
-  }
-  return out;
-}
-
-/** Whether values of this dtype are read as Float32Array; all others are read as Int32Array. */
-export function isFloating(dtype: SafetensorsDtype): boolean {
-  return dtype === 'F32' || dtype === 'F16' || dtype === 'BF16' || dtype === 'F64';
-}
-
 /** The values of one tensor from its own bytes; the result may share `buffer`. */
-function decode(entry: SafetensorsEntry, buffer: ArrayBuffer, where: string) {
-  switch (entry.dtype) {
-    case 'F32':
-      return new Float32Array(buffer);
-    case 'F64':
-      return Float32Array.from(new Float64Array(buffer));
-    case 'F16':
-      return Float32Array.from(new Uint16Array(buffer), halfToNumber);
-    case 'BF16': {
-      // bfloat16 is the upper half of a float32.
-      const bits = Uint32Array.from(new Uint16Array(buffer), (half) => half << 16);
-      return new Float32Array(bits.buffer);
-    }
-    case 'I32':
-      return new Int32Array(buffer);
-    case 'U8':
-      return Int32Array.from(new Uint8Array(buffer));
-    case 'I8':
-      return Int32Array.from(new Int8Array(buffer));
-    case 'U16':
-      return Int32Array.from(new Uint16Array(buffer));
-    case 'I16':
-      return Int32Array.from(new Int16Array(buffer));
-    case 'BOOL':
-      return Int32Array.from(new Uint8Array(buffer), (byte) => (byte === 0 ? 0 : 1));
-    case 'U32':
-      return checkedInt32(new Uint32Array(buffer), entry, where);
-    case 'I64':
-      return checkedInt32(new BigInt64Array(buffer), entry, where);
-    case 'U64':
-      return checkedInt32(new BigUint64Array(buffer), entry, where);
-  }
+function decode({ name, dtype }: SafetensorsEntry, buffer: ArrayBuffer, where: string): Values {
+  if (dtype === 'F32') return new Float32Array(buffer);
+  if (dtype === 'I32') return new Int32Array(buffer);
+  const values = emptyValues(dtype, buffer.byteLength / bytesPerElement[dtype]);
+  decodeInto(values, 0, dtype, new Uint8Array(buffer), `${where}: tensor '${name}'`);
+  return values;
 }
 
 /** Joins a header with a way to get one tensor's bytes (a fresh buffer each time). */
@@ -271,13 +208,20 @@ export function parseSafetensors(bytes: Uint8Array<ArrayBuffer>, where: string):
 
 /** A tensor to write: `data` row-major, one value for each element of `shape` ([] is a scalar of one value). */
 export type TensorToWrite = { name: string; shape: readonly number[] } & (
-  | { dtype: 'F32'; data: Float32Array }
+  | { dtype: 'F32' | 'F16'; data: Float32Array }
   | { dtype: 'I32' | 'I64'; data: Int32Array }
   | { dtype: 'U8' | 'BOOL'; data: Uint8Array }
 );
 
+/** A tensor to write, without its values. */
+export interface TensorDescription {
+  name: string;
+  shape: readonly number[];
+  dtype: WrittenDtype;
+}
+
 /** The reference writer puts dtypes of stricter alignment first; I64 of that list is before F32, as here. */
-const writingOrder = ['I64', 'F32', 'I32', 'U8', 'BOOL'] as const;
+const writingOrder: readonly WrittenDtype[] = ['I64', 'F32', 'I32', 'F16', 'U8', 'BOOL'];
 
 /** Order of the names' UTF-8 bytes, which is the order of code points (UTF-16 order differs beyond U+FFFF). */
 function compareNames(a: string, b: string): number {
@@ -289,21 +233,16 @@ function compareNames(a: string, b: string): number {
   return left.length - right.length;
 }
 
-function bytesToWrite({ dtype, data }: TensorToWrite): Uint8Array {
-  const values = dtype === 'I64' ? BigInt64Array.from(data as Int32Array, BigInt) : data;
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-}
-
 /**
- * The bytes of a file, the same for the same content whatever the order given: tensors by dtype, then name, as the
- * reference writer (safetensors' Rust crate) orders them; metadata by key.
- * @throws Error for a name given twice or data that does not fill its shape
+ * The first bytes of a file, and its tensors in the order in which theirs follow: by dtype, then name, as the reference writer
+ * (safetensors' Rust crate) orders them, whatever the order given; metadata by key.
+ * @throws Error for a name given twice
  */
-export function encodeSafetensors(
-  tensors: Iterable<TensorToWrite>,
+export function safetensorsLayout<T extends TensorDescription>(
+  tensors: Iterable<T>,
   metadata: Readonly<Record<string, string>> = {},
-): Uint8Array<ArrayBuffer> {
-  const sorted = [...tensors].sort(
+): { head: Uint8Array<ArrayBuffer>; order: T[]; dataBytes: number } {
+  const order = [...tensors].sort(
     (a, b) => writingOrder.indexOf(a.dtype) - writingOrder.indexOf(b.dtype) || compareNames(a.name, b.name),
   );
   // Built as text: an object would move keys that look like integers to the front.
@@ -315,30 +254,43 @@ export function encodeSafetensors(
   }
   const names = new Set(['__metadata__']);
   let end = 0;
-  for (const { name, dtype, shape, data } of sorted) {
+  for (const { name, dtype, shape } of order) {
     if (names.has(name)) throw new Error(`encodeSafetensors: the name '${name}' is taken.`);
     names.add(name);
-    const count = shape.reduce((product, side) => product * side, 1);
-    if (count !== data.length) {
-      throw new Error(`encodeSafetensors: '${name}' of shape [${shape}] needs ${count} values, got ${data.length}.`);
-    }
     const begin = end;
-    end += count * bytesPerElement[dtype];
+    end += elementCount(shape) * bytesPerElement[dtype];
     fields.push(
       `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${begin},${end}]}`,
     );
   }
   const json = new TextEncoder().encode(`{${fields.join(',')}}`);
   const padded = Math.ceil(json.length / 8) * 8;
-  const bytes = new Uint8Array(8 + padded + end);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
-  bytes.set(json, 8);
-  bytes.fill(0x20, 8 + json.length, 8 + padded);
-  let offset = 8 + padded;
-  for (const tensor of sorted) {
-    const data = bytesToWrite(tensor);
-    bytes.set(data, offset);
-    offset += data.length;
+  const head = new Uint8Array(8 + padded).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
+  head.set(json, 8);
+  return { head, order, dataBytes: end };
+}
+
+/**
+ * The bytes of a file, the same for the same content whatever the order given (see `safetensorsLayout`).
+ * @throws Error for a name given twice or data that does not fill its shape
+ */
+export function encodeSafetensors(
+  tensors: Iterable<TensorToWrite>,
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  const { head, order, dataBytes } = safetensorsLayout(tensors, metadata);
+  const bytes = new Uint8Array(head.length + dataBytes);
+  bytes.set(head);
+  let offset = head.length;
+  for (const { name, shape, dtype, data } of order) {
+    const count = elementCount(shape);
+    if (count !== data.length) {
+      throw new Error(`encodeSafetensors: '${name}' of shape [${shape}] needs ${count} values, got ${data.length}.`);
+    }
+    const values = encodeValues(dtype, data, name);
+    bytes.set(values, offset);
+    offset += values.length;
   }
   return bytes;
 }

@@ -51,8 +51,10 @@ export class Entry {
   }
 }
 
-/** Values by state_dict name, in torch's layout; undefined where the file has no such entry. */
-export type StateSource = (name: string) => { shape: readonly number[]; data: Float32Array } | undefined;
+/** One entry's values in torch's layout; undefined where the source has no such entry. */
+export type StateValues = { shape: readonly number[]; data: Float32Array } | undefined;
+/** Values by state_dict name. They are asked for one at a time, so that a file need not be in memory whole. */
+export type StateSource = (name: string) => StateValues | Promise<StateValues>;
 
 /**
  * A model's parameters and buffers under torchvision's names. Modules declare entries while they are built; `allocate` then
@@ -87,36 +89,47 @@ export class StateDict {
     return this.#flat;
   }
 
-  /** Puts every entry on the device: values of `source` where given (else initial values drawn from `random`). */
+  /**
+   * Puts every entry on the device: values of `source` where given (else initial values drawn from `random`). One entry at a time is
+   * in memory; when the source fails, nothing is left on the device.
+   */
   async allocate(device: Device, random: Random, source?: StateSource): Promise<void> {
-    const hosted = [...this.entries.values()].map((entry) => {
-      // Drawn even when the source has the entry, so that the draws of the others do not depend on what it holds.
-      const initial = entry.init(entry.shape, random);
-      const given = source?.(entry.name);
-      if (given) checkShape(entry, given.shape);
-      const data = toDeviceLayout(given?.data ?? initial, entry.shape, entry.layout);
-      return { entry, name: entry.name, data, shape: deviceShape(entry.shape, entry.layout) };
-    });
-    this.#flat = new FlatParameters(
+    const entries = [...this.entries.values()];
+    const flat = new FlatParameters(
       device,
-      hosted.filter(({ entry }) => entry.trainable),
+      entries
+        .filter(({ trainable }) => trainable)
+        .map(({ name, shape, layout }) => ({ name, shape: deviceShape(shape, layout) })),
     );
-    for (const { entry, data, shape } of hosted) {
-      if (entry.trainable) {
-        entry.bind(this.#flat.tensor(entry.name));
-      } else {
-        const tensor = device.detached(() => device.tagged('parameters', () => device.tensor(data, shape)));
-        this.#buffers.push(tensor);
-        entry.bind(tensor);
+    this.#flat = flat;
+    try {
+      for (const entry of entries) {
+        // Drawn even when the source has the entry, so that the draws of the others do not depend on what it holds.
+        const initial = entry.init(entry.shape, random);
+        const given = await source?.(entry.name);
+        if (given) checkShape(entry, given.shape);
+        const data = toDeviceLayout(given?.data ?? initial, entry.shape, entry.layout);
+        if (entry.trainable) {
+          flat.write(entry.name, data);
+          entry.bind(flat.tensor(entry.name));
+        } else {
+          const shape = deviceShape(entry.shape, entry.layout);
+          const tensor = device.detached(() => device.tagged('parameters', () => device.tensor(data, shape)));
+          this.#buffers.push(tensor);
+          entry.bind(tensor);
+        }
       }
+      for (const update of this.#afterLoad) await update();
+    } catch (error) {
+      this.dispose();
+      throw error;
     }
-    for (const update of this.#afterLoad) await update();
   }
 
   /** Overwrites every entry; `source` must have them all. */
   async load(source: StateSource): Promise<void> {
     for (const entry of this.entries.values()) {
-      const given = source(entry.name);
+      const given = await source(entry.name);
       if (!given) throw new UserError(`The weights have no parameter ${entry.name} of shape [${entry.shape}].`);
       checkShape(entry, given.shape);
       const { tensor } = entry;

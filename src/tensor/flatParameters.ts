@@ -2,11 +2,11 @@ import type { PooledBuffer } from '../gpu/pool.ts';
 import type { Device } from './device.ts';
 import { Storage, sizeOf, Tensor } from './tensor.ts';
 
-/** What a parameter is made from: its state_dict name, shape and values in row-major order. */
+/** What a parameter is made from: its state_dict name, shape and values in row-major order (0 until `write` where left out). */
 export interface ParameterValues {
   name: string;
   shape: readonly number[];
-  data: Float32Array;
+  data?: Float32Array;
 }
 
 interface Place {
@@ -55,9 +55,10 @@ export class FlatParameters {
     const offsets: { chunk: number; offset: number; bytes: number }[] = [];
     const lengths: number[] = [];
     for (const { name, shape, data } of list) {
-      if (data.length !== sizeOf(shape))
+      const size = sizeOf(shape);
+      if (data && data.length !== size)
         throw new Error(`The parameter ${name} has ${data.length} values for [${shape}].`);
-      const bytes = Math.max(roundUp(data.length * 4, 16), 16);
+      const bytes = Math.max(roundUp(size * 4, 16), 16);
       const filled = lengths.at(-1);
       if (filled === undefined || filled + bytes > chunkBytes) lengths.push(0);
       const chunk = lengths.length - 1;
@@ -75,7 +76,7 @@ export class FlatParameters {
       const tensor = this.#slice(this.#parameters[place.chunk].buffer, place, shape);
       tensor.name = name;
       tensor.requiresGrad = true;
-      device.gpu.write(tensor.buffer, data as Float32Array<ArrayBuffer>);
+      if (data) device.gpu.write(tensor.buffer, data as Float32Array<ArrayBuffer>);
       this.#places.set(name, { tensor, ...place });
     });
   }

@@ -1,6 +1,6 @@
 import type { MaskRCNN } from '../model/maskRcnn.ts';
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from '../model/safetensors.ts';
-import { CHECKPOINT_FORMAT, type CheckpointInfo, parseCheckpointInfo } from './checkpointInfo.ts';
+import { type CheckpointInfo, checkpointMetadata, parseCheckpointInfo } from './checkpointInfo.ts';
 
 export { type CheckpointInfo, stateSource } from './checkpointInfo.ts';
 
@@ -10,15 +10,7 @@ export async function saveCheckpoint(path: string, model: MaskRCNN, info: Checkp
   for await (const { name, shape, data } of model.state.values()) {
     tensors.push({ name, dtype: 'F32' as const, shape: [...shape], data });
   }
-  writeSafetensors(path, tensors, {
-    format: CHECKPOINT_FORMAT,
-    config: JSON.stringify(info.config),
-    classes: JSON.stringify(info.classes),
-    resize: JSON.stringify(info.resize),
-    ...(info.predictResize !== undefined && { predictResize: JSON.stringify(info.predictResize) }),
-    thresholds: JSON.stringify(info.thresholds),
-    epoch: JSON.stringify(info.epoch),
-  });
+  writeSafetensors(path, tensors, checkpointMetadata(info));
 }
 
 /** The same weights under other metadata (thresholds found later), atomically. */

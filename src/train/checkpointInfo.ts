@@ -2,8 +2,9 @@
 import * as z from 'zod';
 import { UserError } from '../cli/errors.ts';
 import type { Thresholds } from '../eval/thresholds.ts';
+import { matchedSource, matchWeights, type ReadableTensors } from '../model/checkpoints/match.ts';
 import { type MaskRCNNConfig, parseConfig } from '../model/config.ts';
-import type { Safetensors } from '../model/safetensorsFormat.ts';
+
 import type { StateDict, StateSource } from '../model/stateDict.ts';
 
 /** What evaluate and predict must know besides the weights. It holds no path, time or adapter: equal runs, equal bytes. */
@@ -21,6 +22,19 @@ export interface CheckpointInfo {
 }
 
 export const CHECKPOINT_FORMAT = 'webgpu-mask-rcnn';
+
+/** The metadata that `parseCheckpointInfo` reads. */
+export function checkpointMetadata(info: CheckpointInfo): Record<string, string> {
+  return {
+    format: CHECKPOINT_FORMAT,
+    config: JSON.stringify(info.config),
+    classes: JSON.stringify(info.classes),
+    resize: JSON.stringify(info.resize),
+    ...(info.predictResize !== undefined && { predictResize: JSON.stringify(info.predictResize) }),
+    thresholds: JSON.stringify(info.thresholds),
+    epoch: JSON.stringify(info.epoch),
+  };
+}
 
 const thresholdsSchema = z.strictObject({ minScore: z.array(z.number()), maskThreshold: z.array(z.number()) });
 
@@ -67,30 +81,8 @@ export function parseCheckpointInfo(metadata: Readonly<Record<string, string>>, 
  * the weights of another architecture.
  *
  * @param file opened or in memory; `path` names it in messages
- * @throws UserError that names the first differing parameter with both shapes
+ * @throws UserError that lists all parameters that differ
  */
-export function stateSource(file: Safetensors & { path: string }, state: StateDict): StateSource {
-  for (const entry of state.entries.values()) {
-    const stored = file.tensors.get(entry.name);
-    if (!stored)
-      throw new UserError(
-        `${file.path}: it has no parameter ${entry.name}, which this model needs as [${entry.shape}].`,
-      );
-    if (stored.shape.join() !== entry.shape.join()) {
-      throw new UserError(
-        `${file.path}: parameter ${entry.name} has shape [${stored.shape}], but this model's is [${entry.shape}].`,
-      );
-    }
-  }
-  for (const name of file.tensors.keys()) {
-    if (!state.entries.has(name) && !name.endsWith('num_batches_tracked')) {
-      throw new UserError(
-        `${file.path}: it has a parameter ${name} of [${file.tensors.get(name)?.shape}], which this model does not have.`,
-      );
-    }
-  }
-  return (name) => {
-    const stored = file.tensors.get(name);
-    return stored && { shape: stored.shape, data: file.readFloat32(name) };
-  };
+export function stateSource(file: ReadableTensors, state: StateDict): StateSource {
+  return matchedSource(file, matchWeights(file, state, { purpose: 'whole' }));
 }

@@ -58,6 +58,8 @@ const trainOptionsSchema = z.strictObject({
   normalize: z.boolean(),
   /** Weights to start from. */
   weights: z.string().nullable(),
+  /** Added to the variance by the batch norms; null: what the weights need (see `chooseBatchNormEps`). */
+  batchNormEps: z.number().min(0).nullable(),
   /** Changes of the training samples, see `Augmentation`. */
   hflip: probability,
   vflip: probability,
@@ -167,6 +169,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     vflip: 0.5,
     normalize: false,
     weights,
+    batchNormEps: null,
     workers: 2,
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),
     model: { ...(weights === null && untrained), ...given.model },

@@ -6,13 +6,17 @@ import type { Split } from '../data/split.ts';
 import { TEST_MODE_ROWS } from '../data/table.ts';
 import { initialThresholds } from '../eval/defaults.ts';
 import type { Thresholds } from '../eval/thresholds.ts';
+import { chooseBatchNormEps } from '../model/checkpoints/architecture.ts';
+import { type Match, matchedSource, matchWeights } from '../model/checkpoints/match.ts';
+import type { WeightsFile } from '../model/checkpoints/weightsFile.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
-import { presetConfig } from '../model/presets.ts';
-import type { StateSource } from '../model/stateDict.ts';
+import { type PresetName, type PresetOptions, presetConfig, presetNames } from '../model/presets.ts';
+import type { StateDict } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
-import { type CheckpointInfo, openCheckpoint, stateSource } from './checkpoint.ts';
+import { type CheckpointInfo, parseCheckpointInfo } from './checkpointInfo.ts';
 import { chooseSplit } from './chooseSplit.ts';
 import type { TrainOptions } from './options.ts';
+import { isOwn } from './weightsInfo.ts';
 
 /** The files of a run's folder. */
 export const RUN_FILES = {
@@ -34,6 +38,10 @@ export interface Run {
   out: string;
   /** Thresholds of the competition score while training. */
   thresholds: Thresholds;
+  /** The weights to start from, compared with the model; null when it starts from initial values. */
+  start: { file: WeightsFile; match: Match } | null;
+  /** What the user should know of them. */
+  notes: string[];
 }
 
 /** Opens and splits the data of a run: the same options on the same folder give the same split. @throws UserError */
@@ -49,23 +57,33 @@ export function openRunData(options: TrainOptions, dataDir: string): { dataset: 
 
 /**
  * Opens the data, splits it, declares the model and compares the weights to start from with it. It needs no device and writes
- * nothing: `allocateRun` comes next. @throws UserError for whatever is wrong with the input
+ * nothing: `allocateRun` comes next.
+ *
+ * @param weights the opened file of `given.weights`
+ * @throws UserError for whatever is wrong with the input
  */
-export function planRun(options: TrainOptions, dataDir: string, out: string): Run {
-  const { dataset, split } = openRunData(options, dataDir);
+export function planRun(given: TrainOptions, dataDir: string, out: string, weights: WeightsFile | null = null): Run {
+  if ((given.weights !== null) !== (weights !== null)) {
+    throw new Error('planRun: the file of options.weights must be given opened.');
+  }
+  const { dataset, split } = openRunData(given, dataDir);
   const side = (key: 'width' | 'height'): number =>
-    Math.max(...dataset.images.map((image) => resizedSide(image[key], options.resize)));
-  const config = presetConfig(options.preset, {
+    Math.max(...dataset.images.map((image) => resizedSide(image[key], given.resize)));
+  const presetOptions = {
     numClasses: dataset.classes.length + 1,
     inputSize: { width: side('width'), height: side('height') },
-    anchors: options.anchors ?? undefined,
-    overrides: options.model,
-    normalize: options.normalize,
-  });
+    anchors: given.anchors ?? undefined,
+    overrides: given.model,
+    normalize: given.normalize,
+  };
+  const preset = presetConfig(given.preset, presetOptions);
+  const norm = batchNormEps(given, preset.batchNormEps, weights);
+  // Kept in the run's options, since a resumed run starts from its own state.
+  const options = { ...given, batchNormEps: norm.eps };
+  const config = { ...preset, batchNormEps: norm.eps };
   const model = new MaskRCNN(config);
   model.freezeBackbone(options.trainableLayers);
-  const run = { options, dataset, split, model, out, thresholds: initialThresholds(dataset.classes) };
-  openWeights(run)?.close();
+  const start = weights && { file: weights, match: matchStart(weights, model, options.preset, presetOptions) };
   // Such an image alone in a batch (an epoch's last may hold one) leaves a batch norm a single value per channel.
   const least = (side: number, cut: 0 | 1): number =>
     Math.min(
@@ -81,29 +99,49 @@ export function planRun(options: TrainOptions, dataDir: string, out: string): Ru
       `${tooSmall.path} (${tooSmall.width} × ${tooSmall.height}) is too small at ${changes}, expected a longer side above ${config.sizeDivisible} pixels after it.`,
     );
   }
-  return run;
+  const thresholds = initialThresholds(dataset.classes);
+  const notes = [...norm.notes, ...(start?.match.notes ?? [])];
+  return { options, dataset, split, model, out, thresholds, start, notes };
 }
 
-/** The file of weights to start from, compared with the model; null when it starts from initial values. */
-function openWeights({ options, model }: Run): (StateSource & { close(): void }) | null {
-  if (options.weights === null) return null;
-  const { file } = openCheckpoint(options.weights);
+/** The eps of the batch norms: the user's, else what the weights need, else the preset's. */
+function batchNormEps(
+  options: TrainOptions,
+  ofPreset: number,
+  weights: WeightsFile | null,
+): { eps: number; notes: string[] } {
+  const given = options.batchNormEps ?? options.model.batchNormEps;
+  if (weights === null) return { eps: given ?? ofPreset, notes: [] };
+  if (isOwn(weights) && given === undefined) {
+    return { eps: parseCheckpointInfo(weights.metadata, weights.path).config.batchNormEps, notes: [] };
+  }
+  const { eps, why } = chooseBatchNormEps(weights, given);
+  return { eps, notes: [why] };
+}
+
+/** Compares weights with the model; an error also tells the preset that they fit. */
+function matchStart(weights: WeightsFile, model: MaskRCNN, preset: PresetName, options: PresetOptions): Match {
+  const fit = (state: StateDict): Match => matchWeights(weights, state, { purpose: 'start' });
   try {
-    return Object.assign(stateSource(file, model.state), { close: () => file.close() });
+    return fit(model.state);
   } catch (error) {
-    file.close();
+    if (!(error instanceof UserError)) throw error;
+    for (const other of presetNames) {
+      if (other === preset) continue;
+      try {
+        fit(new MaskRCNN(presetConfig(other, options)).state);
+      } catch {
+        continue;
+      }
+      throw new UserError(`${error.message} It fits --preset ${other}.`);
+    }
     throw error;
   }
 }
 
 /** Puts the model of a planned run on the device, with the weights to start from or values drawn from the seed. */
-export async function allocateRun(run: Run, device: Device): Promise<void> {
-  const weights = openWeights(run);
-  try {
-    await run.model.allocate(device, new Random(run.options.seed), weights ?? undefined);
-  } finally {
-    weights?.close();
-  }
+export async function allocateRun({ model, options, start }: Run, device: Device): Promise<void> {
+  await model.allocate(device, new Random(options.seed), start ? matchedSource(start.file, start.match) : undefined);
 }
 
 /** What a checkpoint of the run says beside its weights. */

@@ -6,7 +6,7 @@ import { add } from '../kernels/arithmetic.ts';
 import { sgdStep } from '../kernels/sgd.ts';
 import { formulaWeight, goldenPermutation } from '../model/formulaWeights.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
-import type { StateSource } from '../model/stateDict.ts';
+import type { StateValues } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { detectionNames, detectionRows, type MaskSource, matchDetections } from './detections.ts';
@@ -72,8 +72,10 @@ function readInputs(golden: ModelGolden): { images: LoadedImage[]; targets: Targ
   return { images, targets };
 }
 
+type FormulaSource = (name: string) => StateValues;
+
 /** The weights that the format's formula gives every entry of the state_dict. */
-function formulaSource(golden: ModelGolden, model: MaskRCNN): StateSource {
+function formulaSource(golden: ModelGolden, model: MaskRCNN): FormulaSource {
   const options = { basicBlocks: golden.config.block === 'basic' };
   return (name) => {
     const entry = model.state.entries.get(name);
@@ -141,7 +143,7 @@ async function gradientRows(golden: ModelGolden, model: MaskRCNN): Promise<Row[]
 }
 
 /** Compares what all steps changed: trained minus initial values, running statistics included. */
-async function trainedRows(golden: ModelGolden, model: MaskRCNN, initial: StateSource): Promise<Row[]> {
+async function trainedRows(golden: ModelGolden, model: MaskRCNN, initial: FormulaSource): Promise<Row[]> {
   const rows: Row[] = [];
   for (const { name } of model.state.entries.values()) {
     const expected = golden.tensors.get(`trained.${name}`).data;
@@ -158,7 +160,7 @@ async function trainingRows(
   golden: ModelGolden,
   model: MaskRCNN,
   inputs: ReturnType<typeof readInputs>,
-  initial: StateSource,
+  initial: FormulaSource,
   tell: (what: string) => void,
 ): Promise<Row[]> {
   const rows: Row[] = [];

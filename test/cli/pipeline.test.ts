@@ -8,6 +8,7 @@ import { train } from '../../src/cli/trainCommand.ts';
 import { maskBox } from '../../src/data/dataset.ts';
 import { readPng, writePng } from '../../src/data/png.ts';
 import { rleDecode, rleRuns } from '../../src/data/rle.ts';
+import { openWeightsFile } from '../../src/model/checkpoints/openWeightsFile.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint, rewriteCheckpoint } from '../../src/train/checkpoint.ts';
 import { completeTrainOptions } from '../../src/train/options.ts';
@@ -96,8 +97,10 @@ describe('train --weights', () => {
     const { file } = openCheckpoint(weights);
     const names = ['backbone.body.conv1.weight', 'backbone.body.bn1.running_mean', 'roi_heads.box_head.fc6.weight'];
     for (const start of [weights, null]) {
-      const run = planRun({ ...options(), weights: start }, data, 'never written');
+      const opened = start === null ? null : await openWeightsFile(start);
+      const run = planRun({ ...options(), weights: start }, data, 'never written', opened);
       await allocateRun(run, device);
+      opened?.close();
       for (const name of names) {
         const same = difference(await run.model.state.read(name), file.readFloat32(name)).relative === 0;
         expect(same, `${name} from ${start ?? 'the seed'}`).toBe(start !== null);
@@ -153,8 +156,8 @@ describe('evaluate', () => {
 
   it('does not depend on the batch size, and gives back its memory', async () => {
     const before = device.gpu.counters().inUse;
-    const scores = (batchSize: number) => {
-      const part = openEvaluation(weights, data, batchSize);
+    const scores = async (batchSize: number) => {
+      const part = await openEvaluation(weights, data, batchSize);
       part.dataset.images = part.dataset.images.slice(4);
       return evaluate(part, device);
     };
@@ -175,20 +178,21 @@ describe('evaluate', () => {
     const lines = rows.map(({ id, predicted }) => `${id},${predicted},${WIDTH},${HEIGHT},disc`);
     writeFileSync(join(truth, 'train.csv'), ['id,annotation,width,height,cell_type', ...lines, ''].join('\n'));
     symlinkSync(images, join(truth, 'train'));
-    const scores = await evaluate(openEvaluation(own, truth, 2), device);
+    const scores = await evaluate(await openEvaluation(own, truth, 2), device);
     // Every cell is met exactly but those of a single row or column, which have no box and are no truth.
     const hasBox = rows.map(({ predicted }) => {
       const box = maskBox(rleDecode(predicted, WIDTH, HEIGHT, 'row'), WIDTH, HEIGHT);
       return box !== undefined && box[0] < box[2] && box[1] < box[3];
     });
-    const shares = openEvaluation(own, truth, 2).dataset.images.map(({ id }) => {
+    const { dataset } = await openEvaluation(own, truth, 2);
+    const shares = dataset.images.map(({ id }) => {
       const mine = hasBox.filter((_, i) => rows[i].id === id);
       return mine.filter(Boolean).length / mine.length;
     });
     expect(scores?.instances).toBe(hasBox.filter(Boolean).length);
     expect(scores?.iouMap).toBeCloseTo(shares.reduce((sum, share) => sum + share, 0) / shares.length, 9);
     // Other masks of the same detections meet it less often.
-    const other = await evaluate(openEvaluation(withThresholds(0, 0.5), truth, 2), device);
+    const other = await evaluate(await openEvaluation(withThresholds(0, 0.5), truth, 2), device);
     expect(other?.iouMap).toBeLessThan(scores?.iouMap ?? 0);
   });
 });

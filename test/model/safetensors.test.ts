@@ -254,7 +254,7 @@ describe('files', () => {
     const missing = join(folder, 'none.safetensors');
     expect(() => openSafetensors(missing)).toThrow(new UserError(`There is no file ${missing}.`));
     expect(() => openSafetensors(folder)).toThrow(
-      new UserError(`${folder} is not a file, expected a safetensors file.`),
+      new UserError(`${folder} is not a file, expected a file of weights.`),
     );
     const text = join(folder, 'text');
     writeFileSync(text, 'id,annotation\n1,2 3\n');

@@ -61,6 +61,7 @@ describe('completeTrainOptions', () => {
       testMode: false,
       anchors: null,
       trainableLayers: 5,
+      batchNormEps: null,
       hflip: 0.5,
       vflip: 0.5,
       rotate90: 0,
