@@ -45,6 +45,8 @@ export interface GpuCounters extends MemoryCounters {
   submits: number;
   readbacks: number;
   pipelines: number;
+  /** Bind groups created; those in use again are cached. */
+  bindGroups: number;
 }
 
 interface Compiled {
@@ -60,7 +62,11 @@ interface Compiled {
 /** At most the dispatches that a profiler can time between two submits. */
 const DISPATCHES_PER_SUBMIT = 48;
 const UNIFORM_BYTES = 64 * 1024;
-const MAX_CACHED_BIND_GROUPS = 50_000;
+/**
+ * Bind groups that were used since the cache last turned over; as many older ones are kept beside them. On lavapipe each takes
+ * a memory mapping of the process, of which Linux allows 65,530.
+ */
+const BIND_GROUPS_PER_GENERATION = 8192;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
 
@@ -88,6 +94,7 @@ export class Gpu {
   #staging: BufferPool;
   #compiled = new WeakMap<Program, Map<string, Compiled>>();
   #bindGroups = new Map<string, GPUBindGroup>();
+  #olderBindGroups = new Map<string, GPUBindGroup>();
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
@@ -99,7 +106,7 @@ export class Gpu {
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
-  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
+  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0, bindGroups: 0 };
 
   constructor(opened: OpenedDevice) {
     this.opened = opened;
@@ -287,8 +294,8 @@ export class Gpu {
   #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
     let key = `${compiled.id}`;
     for (const resource of resources) key += `,${resource.id}`;
-    const known = this.#bindGroups.get(key);
-    if (known) return known;
+    const known = this.#bindGroups.get(key) ?? this.#olderBindGroups.get(key);
+    if (known) return this.#keepBindGroup(key, known);
     const entries: GPUBindGroupEntry[] = resources.map((resource, index) => ({
       binding: index + 1,
       resource:
@@ -299,8 +306,16 @@ export class Gpu {
     if (compiled.uniforms.length > 0) {
       entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
     }
-    const group = this.device.createBindGroup({ layout: compiled.layout, entries });
-    if (this.#bindGroups.size >= MAX_CACHED_BIND_GROUPS) this.#bindGroups.clear();
+    this.#counts.bindGroups++;
+    return this.#keepBindGroup(key, this.device.createBindGroup({ layout: compiled.layout, entries }));
+  }
+
+  /** Puts a bind group among those in use, which become the older ones when there are many. */
+  #keepBindGroup(key: string, group: GPUBindGroup): GPUBindGroup {
+    if (this.#bindGroups.size >= BIND_GROUPS_PER_GENERATION && !this.#bindGroups.has(key)) {
+      this.#olderBindGroups = this.#bindGroups;
+      this.#bindGroups = new Map();
+    }
     this.#bindGroups.set(key, group);
     return group;
   }
@@ -545,6 +560,7 @@ export class Gpu {
   async trim(): Promise<void> {
     await this.sync();
     this.#bindGroups.clear();
+    this.#olderBindGroups.clear();
     this.derived.clear();
     this.pool.destroyFree();
     this.textures.destroyFree();
