@@ -1,6 +1,7 @@
 import { UserError } from '../cli/errors.ts';
 import type { ImageRecord } from './dataset.ts';
 import type { Random } from './random.ts';
+import { shownLabels } from './splitClasses.ts';
 
 export interface Split {
   train: ImageRecord[];
@@ -10,8 +11,8 @@ export interface Split {
 /**
  * Sets a share of the images apart, cell types in equal proportions: images are shuffled within the type that most of
  * their cells have, and each type gives its part of `ceil(fraction × images)` (largest remainders), at least one image and never
- * its last. Where an image holds several types, images then change sides until every class that two or more images show is on
- * both sides, as far as that takes no class from a side that had it.
+ * its last. Where an image holds several types, images then change sides until every class is shown by a training image, and
+ * every class that two or more images show is on both sides, as far as that takes no class from a side that had it.
  *
  * @param records images in a fixed order; both results keep it
  * @param fraction 0 ≤ fraction < 1; 0 gives no validation image
@@ -73,9 +74,9 @@ function apportion(groups: readonly number[][], total: number): number[] {
   return counts.map((count, g) => Math.min(Math.max(count, 1), groups[g].length - 1));
 }
 
-/** Moves images until each class with two or more images is on both sides, where no class loses its place by it. */
+/** Moves images until each class is in training and, with two or more images, on both sides, where no class loses its place by that. */
 function coverClasses(records: readonly ImageRecord[], inValidation: Uint8Array, random: Random): void {
-  const classesOf = records.map((record) => [...new Set(record.annotations.map(({ label }) => label))]);
+  const classesOf = records.map((record) => [...shownLabels(record)]);
   const sides = [new Map<number, number>(), new Map<number, number>()];
   const count = (side: number, label: number): number => sides[side].get(label) ?? 0;
   const place = (image: number, by: 1 | -1): void => {
@@ -99,6 +100,14 @@ function coverClasses(records: readonly ImageRecord[], inValidation: Uint8Array,
       inValidation[movable] = lacking;
       place(movable, 1);
     }
+  }
+  // What validation shows must have been trained, whatever class validation loses by it.
+  for (const label of labels) {
+    if (count(0, label) > 0) continue;
+    const moved = classesOf.findIndex((shown, i) => inValidation[i] === 1 && shown.includes(label));
+    place(moved, -1);
+    inValidation[moved] = 0;
+    place(moved, 1);
   }
 }
 
