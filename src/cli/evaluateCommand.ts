@@ -1,11 +1,12 @@
 import Table from 'cli-table3';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
-import { type Dataset, openDataset } from '../data/dataset.ts';
+import type { Dataset } from '../data/dataset.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import type { Device } from '../tensor/device.ts';
+import { openDatasetShown } from '../train/openData.ts';
 import { startProgress } from '../train/progress.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
@@ -23,7 +24,7 @@ export function evaluateCommand(): Command {
   return new Command('evaluate')
     .description("Score weights on annotated images: the competition's score, box and mask average precision.")
     .requiredOption('--weights <file>', 'checkpoint of a training run')
-    .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
+    .requiredOption('--data <dir>', 'folder with train.csv, a COCO file, or label images')
     .option('--json <file>', 'write the scores here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption())
@@ -45,7 +46,7 @@ export interface Evaluation {
 /** Checks weights and data against each other; needs no device. @throws UserError for whatever is wrong with them */
 export function openEvaluation(weights: string, data: string, batchSize: number): Evaluation {
   const stored = openModel(weights);
-  const dataset = openDataset(data, { classes: stored.info.classes });
+  const dataset = openDatasetShown(data, { classes: stored.info.classes });
   checkResize(dataset.images, stored.info.resize);
   return { stored, dataset, batchSize };
 }

@@ -1,9 +1,9 @@
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
-import { listPngs } from '../data/dataset.ts';
 import { requireOutputFolder } from '../data/files.ts';
-import { inspectPng, readPng, writePng } from '../data/png.ts';
+import { imageStem, inspectImage, listImages, readImage } from '../data/images.ts';
+import { writePng } from '../data/png.ts';
 import { drawInstances } from '../eval/overlay.ts';
 import { predictImages } from '../eval/predictImages.ts';
 import { selectInstances } from '../eval/selectInstances.ts';
@@ -25,9 +25,9 @@ interface Flags {
 
 export function predictCommand(): Command {
   return new Command('predict')
-    .description('Outline every cell of a folder of PNGs: submission.csv and a coloured overlay of each image.')
+    .description('Outline every cell of a folder of images: submission.csv and a coloured overlay of each image.')
     .requiredOption('--weights <file>', 'checkpoint of a training run')
-    .requiredOption('--images <dir>', 'folder of PNG images')
+    .requiredOption('--images <dir>', 'folder of PNG or TIFF images')
     .requiredOption('--out <dir>', 'folder for submission.csv and overlays/')
     .option('--resize <factor>', 'scale of the images for the network (default: as in training)', parsePositive)
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
@@ -50,11 +50,7 @@ export interface Prediction {
 /** Checks weights and every image's file; needs no device and writes nothing. @throws UserError for whatever is wrong */
 export function openPrediction({ weights, images, out, resize, batchSize }: Omit<Flags, 'adapter'>): Prediction {
   const stored = openModel(weights);
-  const files = listPngs(images).map((path) => ({
-    id: basename(path).replace(/\.png$/i, ''),
-    path,
-    ...inspectPng(path),
-  }));
+  const files = listImages(images).map((path) => ({ id: imageStem(path), path, ...inspectImage(path) }));
   requireOutputFolder(out, '--out');
   const scale = resize ?? stored.info.resize;
   checkResize(files, scale);
@@ -74,7 +70,7 @@ export async function predict({ stored, files, out, resize, batchSize }: Predict
       const { id, path, width, height, detections } = predicted;
       const instances = selectInstances(detections, info.thresholds, width, height);
       rows.push(...submissionRows(id, instances, width));
-      const overlay = drawInstances(readPng(path), instances);
+      const overlay = drawInstances(readImage(path), instances);
       writePng(join(out, 'overlays', `${id}.png`), overlay.width, overlay.height, overlay.data);
       bar.update(++done, id);
       if (interrupt.stopping()) break;

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { convertCommand } from './convertCommand.ts';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { predictCommand } from './predictCommand.ts';
@@ -11,7 +12,14 @@ export function runProgram(args: readonly string[]): Promise<number> {
   const program = new Command('webgpu-mask-rcnn').description(
     'Mask R-CNN for cells on WebGPU: train, evaluate and predict on any GPU, or without one.',
   );
-  for (const command of [trainCommand(), evaluateCommand(), predictCommand(), verifyCommand(), doctorCommand()]) {
+  for (const command of [
+    trainCommand(),
+    evaluateCommand(),
+    predictCommand(),
+    convertCommand(),
+    verifyCommand(),
+    doctorCommand(),
+  ]) {
     program.addCommand(command);
   }
   return runCommand(program, args);

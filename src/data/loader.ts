@@ -20,6 +20,8 @@ export interface LoaderOptions {
   vflip?: number;
   /** Factor on both sides of every image; undefined for the file's size. */
   resize?: number;
+  /** Include crowds (for evaluation), see `loadSample`; default false. */
+  crowds?: boolean;
   /** Threads that decode ahead; 0 decodes when the batch is asked for. */
   workers?: number;
   /** Batches that are decoded ahead by the workers; default 2. */
@@ -33,6 +35,7 @@ export type Batch = LoadedSample[];
 export interface LoadJob {
   record: ImageRecord;
   resize?: number;
+  crowds?: boolean;
   hflip: number;
   vflip: number;
   /** Position of the record in its data set. */
@@ -48,7 +51,7 @@ export type LoadReply =
 
 /** Loads and augments one sample, in whatever thread. */
 export function runLoadJob(job: LoadJob): LoadedSample {
-  const sample = loadSample(job.record, { resize: job.resize, imageId: job.imageId });
+  const sample = loadSample(job.record, job);
   return compose(horizontalFlip(job.hflip), verticalFlip(job.vflip))(sample, new Random(job.seed));
 }
 
@@ -125,13 +128,13 @@ export class Loader implements AsyncIterable<Batch> {
   }
 
   private drawEpoch(): LoadJob[] {
-    const { resize, shuffle = false, hflip = 0, vflip = 0 } = this.options;
+    const { resize, crowds, shuffle = false, hflip = 0, vflip = 0 } = this.options;
     const count = this.records.length;
     const order = shuffle ? this.random.permutation(count) : Int32Array.from({ length: count }, (_, i) => i);
     return Array.from(order, (i) => {
       const record = this.records[i];
       const imageId = this.positions.get(record) ?? i;
-      return { record, imageId, resize, hflip, vflip, seed: this.random.uint32() };
+      return { record, imageId, resize, crowds, hflip, vflip, seed: this.random.uint32() };
     });
   }
 

@@ -1,6 +1,6 @@
 import { UserError } from '../cli/errors.ts';
 import { checkResize } from '../data/checkResize.ts';
-import { type Dataset, openDataset, resizedSide } from '../data/dataset.ts';
+import { type Dataset, resizedSide } from '../data/dataset.ts';
 import { Random } from '../data/random.ts';
 import { type Split, stratifiedSplit } from '../data/split.ts';
 import { initialThresholds } from '../eval/defaults.ts';
@@ -10,6 +10,7 @@ import { presetConfig } from '../model/presets.ts';
 import type { StateSource } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
 import { type CheckpointInfo, openCheckpoint, stateSource } from './checkpoint.ts';
+import { openDatasetShown } from './openData.ts';
 import type { TrainOptions } from './options.ts';
 
 /** The files of a run's folder. */
@@ -38,7 +39,7 @@ export interface Run {
  * nothing: `allocateRun` comes next. @throws UserError for whatever is wrong with the input
  */
 export function planRun(options: TrainOptions, dataDir: string, out: string): Run {
-  const dataset = openDataset(dataDir, { competitionClasses: options.competitionClasses });
+  const dataset = openDatasetShown(dataDir, { competitionClasses: options.competitionClasses });
   checkResize(dataset.images, options.resize);
   const split = stratifiedSplit(dataset.images, options.validation, new Random(options.seed));
   for (const [part, what] of [

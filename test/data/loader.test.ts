@@ -42,7 +42,7 @@ describe('Loader', () => {
     expect(loader.length).toBe(3);
     expect(batches.map((batch) => batch.length)).toEqual([3, 3, 1]);
     expect(idsOf(batches)).toEqual(IDS);
-    expect(batches.flat()[2]).toEqual(loadSample(cells().images[2]));
+    expect(batches.flat()[2]).toEqual(loadSample(cells().images[2], { imageId: 2 }));
     expect(loader.droppedCells).toBe(7);
     await epoch(loader);
     expect(loader.droppedCells).toBe(7);
@@ -72,6 +72,17 @@ describe('Loader', () => {
       .filter(({ image }) => String(plain.get(image.id)) !== String(image.data));
     expect(changed.length).toBeGreaterThan(0);
     expect(changed.length).toBeLessThan(14);
+  });
+
+  it('leaves crowds out for training and gives them for evaluation, in whatever thread', async () => {
+    const dataset = cells();
+    for (const { annotations } of dataset.images) annotations[0].iscrowd = true;
+    for (const workers of [0, 1]) {
+      const targets = async (crowds?: boolean) =>
+        (await epoch(loaderOf({ dataset, workers, crowds }))).flat().map(({ target }) => [...target.iscrowd]);
+      expect(await targets()).toEqual(IDS.map(() => []));
+      expect(await targets(true)).toEqual(IDS.map(() => [1]));
+    }
   });
 
   it('goes on from a saved generator as if it had not stopped', async () => {
