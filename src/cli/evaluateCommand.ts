@@ -1,11 +1,12 @@
 import Table from 'cli-table3';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
-import { type Dataset, openDataset } from '../data/dataset.ts';
+import type { Dataset } from '../data/dataset.ts';
 import { writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import type { Device } from '../tensor/device.ts';
+import { openDatasetShown } from '../train/openData.ts';
 import { startProgress } from '../train/progress.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { UserError } from './errors.ts';
@@ -29,7 +30,7 @@ export function evaluateCommand(): Command {
       '--weights <file>',
       "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
     )
-    .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
+    .requiredOption('--data <dir>', 'folder with train.csv, a COCO file, or label images')
     .option('--json <file>', 'write the scores here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption());
@@ -62,7 +63,7 @@ export async function openEvaluation(
       `${weights} does not name its ${stored.info.classes.length} classes; name them in the order of their labels, --classes a,b,c, as the data do.`,
     );
   }
-  const dataset = openDataset(data, { classes: stored.info.classes });
+  const dataset = openDatasetShown(data, { classes: stored.info.classes });
   checkResize(dataset.images, stored.info.resize);
   return { stored, dataset, batchSize };
 }

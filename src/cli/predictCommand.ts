@@ -32,13 +32,13 @@ interface Flags extends ForeignOptions {
 export function predictCommand(): Command {
   const command = new Command('predict')
     .description(
-      'Outline every cell of a folder of PNGs: submission.csv, a coloured overlay of each image, other formats.',
+      'Outline every cell of a folder of images: submission.csv, a coloured overlay of each image, other formats.',
     )
     .requiredOption(
       '--weights <file>',
       "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
     )
-    .requiredOption('--images <dir>', 'folder of PNG images')
+    .requiredOption('--images <dir>', 'folder of PNG or TIFF images')
     .requiredOption('--out <dir>', 'folder for what is found; the same command again goes on after a stop')
     .option(
       '--formats <list>',

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { convertCommand } from './convertCommand.ts';
 import { convertWeightsCommand } from './convertWeightsCommand.ts';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
@@ -23,6 +24,7 @@ export function runProgram(args: readonly string[]): Promise<number> {
     tuneCommand(),
     predictCommand(),
     mergeCommand(),
+    convertCommand(),
     verifyCommand(),
     doctorCommand(),
     profileCommand(),

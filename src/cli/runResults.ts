@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { listPngs, loadSample } from '../data/dataset.ts';
+import { loadSample } from '../data/dataset.ts';
+import { findImages, imageStem } from '../data/images.ts';
 import { writePng } from '../data/png.ts';
 import { boxInstances } from '../eval/boxView.ts';
 import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
@@ -48,10 +49,10 @@ export async function writeRunSubmission(run: Run): Promise<{ path: string; rows
   if (!run.model.config.masks) return null;
   const { model, dataset, split, options, out, thresholds } = run;
   const test = join(dataset.dir, 'test');
-  const testFiles = existsSync(test) ? listPngs(test) : [];
+  const testFiles = existsSync(test) ? findImages(test) : [];
   const files =
     testFiles.length > 0
-      ? testFiles.map((path) => ({ id: path.replace(/^.*[\\/]/, '').replace(/\.png$/i, ''), path }))
+      ? testFiles.map((path) => ({ id: imageStem(path), path }))
       : split.validation.map(({ id, path }) => ({ id, path }));
   const rows: SubmissionRow[] = [];
   const bar = startProgress('Predicting', files.length);

@@ -41,7 +41,7 @@ function parseStepLr(text: string): TrainOptions['stepLr'] {
 export function trainCommand(): Command {
   return new Command('train')
     .description('Train Mask R-CNN on a folder of cell images, or on synthetic cells when none is given.')
-    .option('--data <dir>', 'folder with train.csv (id, annotation, width, height, cell_type) and train/<id>.png')
+    .option('--data <dir>', "folder with the competition's train.csv, a COCO file, or label images")
     .option('--preset <name>', `model and settings: ${presetNames.join(', ')} (default: tiny)`)
     .option('--resize <factor>', 'scale images and masks when loading (default: 0.5)', parseNumber)
     .option(

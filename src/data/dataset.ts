@@ -1,39 +1,51 @@
-import { existsSync, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import { UserError } from '../cli/errors.ts';
-import { inspectPng, readPng } from './png.ts';
+import { openCoco } from './formats/coco.ts';
+import { openCompetition } from './formats/competition.ts';
+import { openLabelImages } from './formats/labels.ts';
+import { recognizeDataset } from './formats/recognize.ts';
+import { imageStem, readImage } from './images.ts';
 import { maskResizer } from './resize.ts';
 import { rleRuns } from './rle.ts';
 import { type ScaledImage, scaleImage } from './scaledImage.ts';
-import { readAnnotationTable, requireFolder, type TableRow } from './table.ts';
 import { makeTarget } from './target.ts';
 import type { Sample } from './types.ts';
 
+export { COMPETITION_CLASSES } from './formats/classes.ts';
 export { resizedSide, type ScaledImage } from './scaledImage.ts';
 
-/** The competition's cell types in the order of the notebook's `cell_type_dict` (astro 1, cort 2, shsy5y 3). */
-export const COMPETITION_CLASSES: readonly string[] = ['astro', 'cort', 'shsy5y'];
-
-/** One cell as the table has it. */
+/** One cell. */
 export interface Annotation {
-  /** Run-length text at the file's size, checked when the data set was opened. */
+  /** Run-length text at the file's size (see `rleRuns`), checked when the data set was opened; empty for a cell without a pixel. */
   rle: string;
   /** 1 … classes.length. */
   label: number;
-  /** Line of `train.csv`, for messages. */
+  /** Its place in its source, for messages: the line of `train.csv`, the id in a COCO file, the number in a label image. */
   line: number;
+  /** Set for a region that holds many cells and no single one (COCO's crowd). */
+  iscrowd?: true;
 }
+
+/** Where an image's annotations come from, for messages as in "annotation 7 of cells.json". */
+export interface AnnotationSource {
+  file: string;
+  /** What an annotation's `line` counts. */
+  item: string;
+}
+
+const COMPETITION_TABLE: AnnotationSource = { file: 'the table', item: 'line' };
 
 /** One image and its cells; plain data, fit to be sent to a worker. */
 export interface ImageRecord {
   id: string;
-  /** The PNG file. */
+  /** The image file, PNG or TIFF. */
   path: string;
   /** Size of the file in pixels. */
   width: number;
   height: number;
-  /** In the table's order; empty for an image without cells. */
+  /** In the source's order, crowds among them; empty for an image without cells. */
   annotations: Annotation[];
+  /** By default the competition's table. */
+  source?: AnnotationSource;
 }
 
 export interface Dataset {
@@ -49,101 +61,42 @@ export interface DatasetOptions {
   competitionClasses?: boolean;
   /** The classes of a checkpoint: labels follow this list, and a cell type outside it is an error. */
   classes?: readonly string[];
-  /** Read the first rows of the table only (the notebook's test mode: 5000). */
+  /** Read the first cells only: rows of the table, annotations of a COCO file, images until there are so many cells (the notebook's test mode: 5000). */
   maxRows?: number;
+  /** Called while the data set is being read and checked. `total` is in units of the stage. */
+  onProgress?: (stage: string, done: number, total: number) => void;
 }
 
 /**
- * Opens a folder in the competition's format: `train.csv` and `train/<id>.png`. Everything that can be wrong with the input is
- * found here, before a run writes anything: each run-length text is checked against its image, each PNG for its size, its
- * check sums and its end.
+ * Opens a data set by what it is: a folder with the competition's `train.csv` (see `openCompetition`), a COCO instance file or a
+ * folder with one (`openCoco`), or a folder of label images (`openLabelImages`). A `train.csv` is taken whatever lies beside it.
  *
- * A row with an empty annotation stands for an image without cells; its cell type is ignored.
+ * Everything that can be wrong with the input is found here, before a run writes anything: each mask is checked against its image,
+ * each image file for its size, its check sums and its end.
  *
- * @throws UserError that names the file, line, column or image
+ * @param path a folder, or a COCO file (.json)
+ * @throws UserError that names the file, line, annotation or image, or says what was looked for
  */
-export function openDataset(dir: string, options: DatasetOptions = {}): Dataset {
-  const rows = readAnnotationTable(dir, options.maxRows);
-  const table = join(dir, 'train.csv');
-  const cells = rows.filter((row) => row.annotation !== '');
-  if (cells.length === 0) throw new UserError(`${table} has no cells: every annotation is empty`);
-  const classes = chooseClasses(cells, table, options);
-  const labels = new Map(classes.map((name, i) => [name, i + 1]));
-  const folder = join(dir, 'train');
-  if (!existsSync(folder)) throw new UserError(`no such folder: ${folder}, expected the images of train.csv there`);
-  const files = new Set(readdirSync(folder));
-
-  const images = new Map<string, ImageRecord>();
-  for (const row of rows) {
-    const where = `${table}, line ${row.line}`;
-    let image = images.get(row.id);
-    if (image === undefined) {
-      if (!files.has(`${row.id}.png`)) {
-        throw new UserError(`${where}: unknown image "${row.id}", there is no ${join(folder, `${row.id}.png`)}`);
-      }
-      image = openImage(row, folder, where);
-      images.set(row.id, image);
-    } else if (row.width !== image.width || row.height !== image.height) {
-      throw new UserError(
-        `${where}: image "${row.id}" is ${row.width} × ${row.height} here, but ${image.width} × ${image.height} before`,
-      );
-    }
-    if (row.annotation === '') continue;
-    const label = labels.get(row.cellType);
-    if (label === undefined) {
-      throw new UserError(`${where}: unknown cell type "${row.cellType}", expected one of ${classes.join(', ')}`);
-    }
-    rleRuns(row.annotation, image.width, image.height, where);
-    image.annotations.push({ rle: row.annotation, label, line: row.line });
-  }
-  const sorted = [...images.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
-  return { dir, classes, images: sorted };
-}
-
-function openImage(row: TableRow, folder: string, where: string): ImageRecord {
-  const path = join(folder, `${row.id}.png`);
-  const size = inspectPng(path);
-  if (size.width !== row.width || size.height !== row.height) {
-    throw new UserError(
-      `${where}: width and height are ${row.width} × ${row.height}, but ${path} is ${size.width} × ${size.height}`,
-    );
-  }
-  return { id: row.id, path, width: row.width, height: row.height, annotations: [] };
-}
-
-function chooseClasses(cells: readonly TableRow[], table: string, options: DatasetOptions): string[] {
-  if (options.classes !== undefined) return [...options.classes];
-  const untyped = cells.find((row) => row.cellType === '');
-  if (untyped !== undefined) throw new UserError(`${table}, line ${untyped.line}: the cell_type is empty`);
-  const types = [...new Set(cells.map((row) => row.cellType))].sort();
-  if (options.competitionClasses === true && types.every((type) => COMPETITION_CLASSES.includes(type))) {
-    return [...COMPETITION_CLASSES];
-  }
-  return types;
+export function openDataset(path: string, options: DatasetOptions = {}): Dataset {
+  const found = recognizeDataset(path);
+  if (found.format === 'coco') return openCoco(found.file, options);
+  return found.format === 'labels' ? openLabelImages(path, found.images, options) : openCompetition(path, options);
 }
 
 /**
- * Reads a PNG and resizes it as the notebook (`cv2.imread`, `cv2.resize`), then scales it to 0…1 (`to_tensor`).
+ * Reads an image file and resizes it as the notebook (`cv2.imread`, `cv2.resize`), then scales it to 0…1 (`to_tensor`).
  *
  * @param resize factor on both sides; undefined for the file's size
  * @param id the image's name, by default the file's without its ending
  * @throws UserError for a file that cannot be read, or a factor that leaves no pixel
  */
-export function loadImage(path: string, resize?: number, id = basename(path).replace(/\.png$/i, '')): ScaledImage {
-  return scaleImage(readPng(path), { resize, id, where: path });
-}
-
-/** The PNG files of a folder in the order of their names. @throws UserError where there is no folder or no PNG in it */
-export function listPngs(dir: string): string[] {
-  requireFolder(dir);
-  const names = readdirSync(dir).filter((name) => /\.png$/i.test(name) && !name.startsWith('.'));
-  if (names.length === 0) throw new UserError(`no PNG files in ${dir}`);
-  return names.sort().map((name) => join(dir, name));
+export function loadImage(path: string, resize?: number, id = imageStem(path)): ScaledImage {
+  return scaleImage(readImage(path), { resize, id, where: path });
 }
 
 /** A sample, and how many of its cells could not be kept. */
 export interface LoadedSample extends Sample {
-  /** Cells of the table that have no extent left at this size. */
+  /** Cells that have no extent left at this size. */
   dropped: number;
 }
 
@@ -156,30 +109,33 @@ export interface LoadedSample extends Sample {
  *
  * @param resize factor on both sides; undefined for the file's size
  * @param imageId position of the image in its data set
- * @throws UserError for a PNG that cannot be read or has another size than the table says, or a run-length text that does
- *   not fit
+ * @param crowds include crowds, with `iscrowd` 1 (for evaluation); by default they are left out (for training)
+ * @throws UserError for an image file that cannot be read or has changed its size, or a run-length text that does not fit
  */
 export function loadSample(
   record: ImageRecord,
-  { resize, imageId = 0 }: { resize?: number; imageId?: number } = {},
+  { resize, imageId = 0, crowds = false }: { resize?: number; imageId?: number; crowds?: boolean } = {},
 ): LoadedSample {
   const image = loadImage(record.path, resize, record.id);
+  const { source = COMPETITION_TABLE } = record;
   const { fileWidth, fileHeight, width, height } = image;
   if (fileWidth !== record.width || fileHeight !== record.height) {
     throw new UserError(
-      `${record.path} is ${fileWidth} × ${fileHeight}, but the table says ${record.width} × ${record.height}`,
+      `${record.path} is ${fileWidth} × ${fileHeight}, but ${source.file} says ${record.width} × ${record.height}`,
     );
   }
-  const count = record.annotations.length;
+  const annotations = crowds ? record.annotations : record.annotations.filter((annotation) => !annotation.iscrowd);
+  const count = annotations.length;
   const pixels = width * height;
   const masks = new Uint8Array(count * pixels);
   const boxes = new Float32Array(count * 4);
   const labels = new Int32Array(count);
+  const iscrowd = new Uint8Array(count);
   const resizer = maskResizer(fileWidth, fileHeight, width, height);
   const scratch = new Uint8Array(fileWidth * fileHeight);
   let kept = 0;
-  for (const annotation of record.annotations) {
-    const where = `line ${annotation.line} of the table (image ${record.id})`;
+  for (const annotation of annotations) {
+    const where = `${source.item} ${annotation.line} of ${source.file} (image ${record.id})`;
     const runs = rleRuns(annotation.rle, fileWidth, fileHeight, where);
     const mask = masks.subarray(kept * pixels, (kept + 1) * pixels);
     drawResized(runs, fileWidth, scratch, resizer.resize, mask);
@@ -189,12 +145,16 @@ export function loadSample(
       continue;
     }
     boxes.set(box, kept * 4);
+    iscrowd[kept] = annotation.iscrowd ? 1 : 0;
     labels[kept++] = annotation.label;
   }
   const target =
     kept === count
-      ? makeTarget(boxes, labels, masks, { imageId })
-      : makeTarget(boxes.slice(0, kept * 4), labels.slice(0, kept), masks.slice(0, kept * pixels), { imageId });
+      ? makeTarget(boxes, labels, masks, { iscrowd, imageId })
+      : makeTarget(boxes.slice(0, kept * 4), labels.slice(0, kept), masks.slice(0, kept * pixels), {
+          iscrowd: iscrowd.slice(0, kept),
+          imageId,
+        });
   const { id, data } = image;
   return { image: { id, width, height, data }, target, dropped: count - kept };
 }
@@ -207,6 +167,7 @@ function drawResized(
   resize: ReturnType<typeof maskResizer>['resize'],
   out: Uint8Array,
 ): void {
+  if (runs.length === 0) return;
   let first = scratch.length;
   let end = 0;
   for (let i = 0; i < runs.length; i += 2) {

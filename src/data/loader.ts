@@ -17,6 +17,8 @@ export interface LoaderOptions {
   augmentation?: Augmentation;
   /** Factor on both sides of every image; undefined for the file's size. */
   resize?: number;
+  /** Include crowds (for evaluation), see `loadSample`; default false. */
+  crowds?: boolean;
   /** Threads that decode ahead; 0 decodes when the batch is asked for. */
   workers?: number;
   /** Batches that are decoded ahead by the workers; default 2. */
@@ -31,6 +33,7 @@ export interface LoadJob {
   record: ImageRecord;
   resize?: number;
   augmentation: Augmentation;
+  crowds?: boolean;
   /** Position of the record in its data set. */
   imageId: number;
   /** Seeds this sample's augmentation. */
@@ -39,7 +42,7 @@ export interface LoadJob {
 
 /** Loads and augments one sample, in whatever thread. */
 export function runLoadJob(job: LoadJob): LoadedSample {
-  const sample = loadSample(job.record, { resize: job.resize, imageId: job.imageId });
+  const sample = loadSample(job.record, job);
   return augment(job.augmentation)(sample, new Random(job.seed));
 }
 
@@ -117,13 +120,13 @@ export class Loader implements AsyncIterable<Batch> {
   }
 
   private drawEpoch(): LoadJob[] {
-    const { resize, shuffle = false, augmentation = NO_AUGMENTATION } = this.options;
+    const { resize, crowds, shuffle = false, augmentation = NO_AUGMENTATION } = this.options;
     const count = this.records.length;
     const order = shuffle ? this.random.permutation(count) : Int32Array.from({ length: count }, (_, i) => i);
     return Array.from(order, (i) => {
       const record = this.records[i];
       const imageId = this.positions.get(record) ?? i;
-      return { record, imageId, resize, augmentation, seed: this.random.uint32() };
+      return { record, imageId, resize, crowds, augmentation, seed: this.random.uint32() };
     });
   }
 

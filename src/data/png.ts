@@ -20,6 +20,8 @@ interface PngFile {
   width: number;
   height: number;
   depth: number;
+  /** 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA. */
+  colorType: number;
   /** Signature and pixel chunks only. */
   pixels: Buffer;
 }
@@ -52,7 +54,7 @@ function openPng(path: string): PngFile {
   const height = file.readUInt32BE(20);
   if (width === 0 || height === 0)
     throw new UserError(`${path} is a corrupt PNG file (its size is ${width} × ${height})`);
-  return { width, height, depth: file[24], pixels: Buffer.concat(kept) };
+  return { width, height, depth: file[24], colorType: file[25], pixels: Buffer.concat(kept) };
 }
 
 /**
@@ -73,15 +75,10 @@ export function inspectPng(path: string): { width: number; height: number } {
  * @throws UserError that names the file where it is missing, truncated or corrupt
  */
 export function readPng(path: string): RgbImage {
-  const { width, height, depth, pixels } = openPng(path);
-  let rgba: Uint8Array | Uint16Array;
-  try {
-    // pngjs would round 16 bits to 8; unscaled, it hands out a Uint16Array (its types know Buffer only).
-    rgba = PNG.sync.read(pixels, { skipRescale: depth === 16 }).data as Uint8Array | Uint16Array;
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new UserError(`${path} is a corrupt PNG file (${reason})`);
-  }
+  const file = openPng(path);
+  const { width, height, depth } = file;
+  // pngjs would round 16 bits to 8.
+  const rgba = decode(file, path, { skipRescale: depth === 16 });
   const shift = depth === 16 ? 8 : 0;
   const data = new Uint8Array(width * height * 3);
   for (let i = 0, from = 0; i < data.length; i += 3, from += 4) {
@@ -93,18 +90,53 @@ export function readPng(path: string): RgbImage {
 }
 
 /**
- * Writes an 8-bit PNG, atomically.
+ * Reads the numbers that a grey PNG holds, without any scaling: 0 … 2^depth - 1. A colour PNG is taken for a grey one where its
+ * three channels are equal in every pixel; alpha is dropped.
  *
- * @param data [height, width, 1 (grey), 3 (RGB) or 4 (RGBA)]
+ * @returns values [height, width]
+ * @throws UserError that names the file where it cannot be read, or shows colours (or numbers that stand for some: a palette)
  */
-export function writePng(path: string, width: number, height: number, data: Uint8Array): void {
+export function readPngValues(path: string): { width: number; height: number; values: Uint16Array } {
+  const file = openPng(path);
+  const { width, height, colorType } = file;
+  if (colorType === 3) throw new UserError(`${path} has a palette, expected a grey image whose values are numbers`);
+  const rgba = decode(file, path, { skipRescale: true });
+  const values = new Uint16Array(width * height);
+  for (let i = 0, from = 0; i < values.length; i++, from += 4) {
+    if (rgba[from] !== rgba[from + 1] || rgba[from] !== rgba[from + 2]) {
+      throw new UserError(`${path} is a colour image, expected a grey one whose values are numbers`);
+    }
+    values[i] = rgba[from];
+  }
+  return { width, height, values };
+}
+
+/** @returns [height, width, 4]; 16-bit numbers for a file of that depth that is not rescaled (pngjs's types know Buffer only) */
+function decode({ pixels }: PngFile, path: string, options: { skipRescale: boolean }): Uint8Array | Uint16Array {
+  try {
+    return PNG.sync.read(pixels, options).data as Uint8Array | Uint16Array;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UserError(`${path} is a corrupt PNG file (${reason})`);
+  }
+}
+
+/**
+ * Writes a PNG, atomically.
+ *
+ * @param data [height, width, 1 (grey), 3 (RGB) or 4 (RGBA)], in a file of 8 bits a channel or, if it is 16-bit, of 16
+ */
+export function writePng(path: string, width: number, height: number, data: Uint8Array | Uint16Array): void {
   const channels = data.length / (width * height);
   const colorType = ({ 1: 0, 3: 2, 4: 6 } as const)[channels];
   if (colorType === undefined) {
-    throw new RangeError(`writePng: ${data.length} bytes are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
+    throw new RangeError(`writePng: ${data.length} numbers are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
   }
   const png = new PNG({ width, height });
-  png.data = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  const options = { colorType, inputColorType: colorType, inputHasAlpha: channels === 4 };
+  // 16 bits pngjs takes in the machine's order and from the start of the memory below.
+  const { buffer, byteOffset, byteLength } = data instanceof Uint16Array ? data.slice() : data;
+  png.data = Buffer.from(buffer, byteOffset, byteLength);
+  const bitDepth = data instanceof Uint16Array ? 16 : 8;
+  const options = { bitDepth, colorType, inputColorType: colorType, inputHasAlpha: channels === 4 } as const;
   writeFileAtomic(path, PNG.sync.write(png, options));
 }

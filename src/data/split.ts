@@ -1,6 +1,7 @@
 import { UserError } from '../cli/errors.ts';
 import type { ImageRecord } from './dataset.ts';
 import type { Random } from './random.ts';
+import { shownLabels } from './splitClasses.ts';
 
 export interface Split {
   train: ImageRecord[];
@@ -78,7 +79,7 @@ function apportion(groups: readonly number[][], total: number): number[] {
  * that takes no class from training.
  */
 function coverClasses(records: readonly ImageRecord[], inValidation: Uint8Array, random: Random): void {
-  const classesOf = records.map((record) => [...new Set(record.annotations.map(({ label }) => label))]);
+  const classesOf = records.map((record) => [...shownLabels(record)]);
   const sides = [new Map<number, number>(), new Map<number, number>()];
   const count = (side: number, label: number): number => sides[side].get(label) ?? 0;
   const place = (image: number, by: 1 | -1): void => {

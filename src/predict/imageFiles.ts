@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
 import { UserError } from '../cli/errors.ts';
-import { listPngs } from '../data/dataset.ts';
-import { glancePng } from '../data/glancePng.ts';
+import { sha256OfFile } from '../data/files.ts';
+import { glancePng, type PngGlance } from '../data/glancePng.ts';
+import { imageStem, inspectImage, listImages } from '../data/images.ts';
 import { inShard, type Shard } from './shards.ts';
 
 /** An image to predict. */
@@ -31,16 +32,16 @@ export interface ImageFolder {
  * Lists a folder's images in the order of their names and looks at those of the part: their sizes, and that none is truncated.
  * What else may be wrong with a file is found when it is decoded.
  *
- * @throws UserError for a folder without images, two files of one id, or a file that is no PNG
+ * @throws UserError for a folder without images, two files of one id, or a file that is no image
  */
 export function openImageFolder(dir: string, shard: Shard): ImageFolder {
-  const paths = listPngs(dir);
+  const paths = listImages(dir);
   const names = createHash('sha256');
   const seen = new Map<string, string>();
   const files: ImageFile[] = [];
   for (const [position, path] of paths.entries()) {
     const name = basename(path);
-    const id = name.replace(/\.[^.]*$/, '');
+    const id = imageStem(path);
     const other = seen.get(id);
     if (other !== undefined) {
       throw new UserError(
@@ -49,9 +50,14 @@ export function openImageFolder(dir: string, shard: Shard): ImageFolder {
     }
     seen.set(id, name);
     names.update(`${name}\n`);
-    if (inShard(position, shard)) files.push({ id, path, position, ...glancePng(path) });
+    if (inShard(position, shard)) files.push({ id, path, position, ...glance(path) });
   }
   return { files, count: paths.length, sha256: names.digest('hex') };
+}
+
+/** A PNG's two ends tell enough; a TIFF may keep its directory anywhere, so it is read whole. */
+function glance(path: string): PngGlance {
+  return /\.png$/i.test(path) ? glancePng(path) : { ...inspectImage(path), fingerprint: sha256OfFile(path) };
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Dataset } from '../data/dataset.ts';
 import { NOTEBOOK_SPLIT_SEED, notebookSplit } from '../data/notebookSplit.ts';
 import { Random } from '../data/random.ts';
 import { type Split, stratifiedSplit } from '../data/split.ts';
+import { checkSplitClasses } from '../data/splitClasses.ts';
 import { readSplitFile, type SplitOrigin } from '../data/splitFile.ts';
 import type { TrainOptions } from './options.ts';
 
@@ -34,14 +35,7 @@ export function chooseSplit(dataset: Dataset, options: SplitOptions): Split {
         : `it leaves no image to ${what}`;
     throw new UserError(`${where}: ${cause}.`);
   }
-  const trained = new Set(split.train.flatMap(({ annotations }) => annotations.map(({ label }) => label)));
-  for (const { id, annotations } of split.validation) {
-    const unseen = annotations.find(({ label }) => !trained.has(label));
-    if (unseen === undefined) continue;
-    throw new UserError(
-      `${where}: image "${id}" is in validation with cells of type "${dataset.classes[unseen.label - 1]}", which no training image has.`,
-    );
-  }
+  naming(where, () => checkSplitClasses(split.train, split.validation, dataset.classes));
   return split;
 }
 
@@ -49,12 +43,17 @@ function draw(dataset: Dataset, options: SplitOptions): Split {
   if (options.splitFile !== null) return readSplitFile(options.splitFile, dataset.images);
   const { seed = 0 } = splitOrigin(options);
   if (options.split === 'notebook') {
-    try {
-      return notebookSplit(dataset, options.validation, seed);
-    } catch (error) {
-      if (error instanceof UserError) throw new UserError(`${dataset.dir}: ${error.message}`);
-      throw error;
-    }
+    return naming(dataset.dir, () => notebookSplit(dataset, options.validation, seed));
   }
   return stratifiedSplit(dataset.images, options.validation, new Random(seed));
+}
+
+/** Puts `where` before the sentence of a UserError. */
+function naming<T>(where: string, body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    if (error instanceof UserError) throw new UserError(`${where}: ${error.message}`);
+    throw error;
+  }
 }

@@ -1,6 +1,6 @@
 import { UserError } from '../cli/errors.ts';
 import { checkResize } from '../data/checkResize.ts';
-import { type Dataset, openDataset, resizedSide } from '../data/dataset.ts';
+import { type Dataset, resizedSide } from '../data/dataset.ts';
 import { Random } from '../data/random.ts';
 import type { Split } from '../data/split.ts';
 import { TEST_MODE_ROWS } from '../data/table.ts';
@@ -15,6 +15,7 @@ import type { StateDict } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
 import { type CheckpointInfo, parseCheckpointInfo } from './checkpointInfo.ts';
 import { chooseSplit } from './chooseSplit.ts';
+import { openDatasetShown } from './openData.ts';
 import type { TrainOptions } from './options.ts';
 import { isOwn } from './weightsInfo.ts';
 
@@ -46,7 +47,7 @@ export interface Run {
 
 /** Opens and splits the data of a run: the same options on the same folder give the same split. @throws UserError */
 export function openRunData(options: TrainOptions, dataDir: string): { dataset: Dataset; split: Split } {
-  const dataset = openDataset(dataDir, {
+  const dataset = openDatasetShown(dataDir, {
     competitionClasses: options.competitionClasses,
     maxRows: options.testMode ? TEST_MODE_ROWS : undefined,
   });

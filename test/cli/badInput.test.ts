@@ -5,6 +5,7 @@ import { writePng } from '../../src/data/png.ts';
 import { presetConfig } from '../../src/model/presets.ts';
 import { writeSafetensors } from '../../src/model/safetensors.ts';
 import { noise, removeFolders, temporaryFolder, writeDataset } from '../data/folders.ts';
+import { type CocoParts, cocoParts, writeCocoDataset } from '../data/formats/cocoFolder.ts';
 import { smallestConfig } from '../train/tinyRun.ts';
 import { type Answer, command, processOf, writeWeights } from './support.ts';
 
@@ -58,7 +59,71 @@ describe('train', () => {
     ['a truncated PNG', () => changed((png) => png.subarray(0, png.length - 20)), ['b.png', 'truncated']],
     ['a corrupt PNG', () => changed(flipped), ['b.png', 'corrupt']],
     ['a file that is no PNG', () => changed(() => Buffer.from('GIF89a')), ['b.png', 'not a PNG']],
+    [
+      'a polygon of two points',
+      () => coco(({ annotations }) => Object.assign(annotations[0], { segmentation: [[1, 1, 5, 5]] })),
+      ['cells.json', 'annotation 31', '2 points'],
+    ],
+    [
+      'a crowd of the wrong size',
+      () => coco(({ annotations }) => Object.assign(annotations[2], { segmentation: { size: [6, 8], counts: [48] } })),
+      ['cells.json', 'annotation 33', '8 × 6', '12 × 10'],
+    ],
+    [
+      'a crowd whose lengths do not fill it',
+      () =>
+        coco(({ annotations }) => Object.assign(annotations[2], { segmentation: { size: [10, 12], counts: [48] } })),
+      ['cells.json', 'annotation 33', '48 pixels', '120'],
+    ],
+    [
+      'an annotation id twice',
+      () => coco(({ annotations }) => Object.assign(annotations[1], { id: 31 })),
+      ['31', 'twice'],
+    ],
+    [
+      'an image id twice',
+      () => coco(({ images }) => Object.assign(images[1], { id: 70 })),
+      ['id 70', 'a.png', 'b.png'],
+    ],
+    [
+      'an image name twice',
+      () => coco(({ images }) => Object.assign(images[1], images[0], { id: 5 })),
+      ['"a"', 'a.png twice'],
+    ],
+    ['a truncated COCO file', () => truncatedCoco(), ['cells.json', 'truncated']],
+    ['two COCO files', () => severalCoco(), ['several data sets', 'a.coco.json', 'b.coco.json']],
+    ['a label image of another size', () => labelled(11), ['a_masks.png', '11 × 10', 'a.png', '12 × 10']],
+    ['an image twice', () => labelled(12, 'a.tif'), ['a.png', 'a.tif', '"a"']],
+    ['an image without label image', () => labelled(12, 'b.png'), ['b.png', 'no label image']],
   ];
+
+  function coco(spoil: (parts: CocoParts) => void): string {
+    const parts = cocoParts();
+    spoil(parts);
+    return join(writeCocoDataset(parts), 'cells.json');
+  }
+
+  function truncatedCoco(): string {
+    const path = coco(() => undefined);
+    writeFileSync(path, readFileSync(path).subarray(0, 200));
+    return path;
+  }
+
+  function severalCoco(): string {
+    const dir = temporaryFolder();
+    for (const name of ['a.coco.json', 'b.coco.json']) writeFileSync(join(dir, name), '{}');
+    return dir;
+  }
+
+  /** a.png of 12 × 10 with a label image of `width` × 10, and another picture. */
+  function labelled(width: number, other?: string): string {
+    const dir = temporaryFolder();
+    for (const name of ['a.png', ...(other === undefined ? [] : [other])]) {
+      writePng(join(dir, name), 12, 10, noise(12, 10, 1));
+    }
+    writePng(join(dir, 'a_masks.png'), width, 10, new Uint16Array(width * 10).fill(1));
+    return dir;
+  }
 
   function withoutImages(): string {
     const dir = good();
@@ -269,6 +334,8 @@ describe('evaluate and predict', () => {
     expectRefusal(await evaluate(weights, good(), '--batch-size', '0'), folder, ['--batch-size', 'from 1']);
     const other = writeDataset(['a,1 3,12,10,branched', 'b,1 3,12,10,round'], ['a', 'b']);
     expectRefusal(await evaluate(weights, other), folder, ['line 2', '"branched"', 'round']);
+    const unseen = join(writeCocoDataset(), 'cells.json');
+    expectRefusal(await evaluate(weights, unseen), folder, ['cells.json', 'annotation 5', '"spindle"', 'round']);
   });
 
   it('evaluate refuses weights whose parameters are not those of their own metadata', async () => {
@@ -287,12 +354,64 @@ describe('evaluate and predict', () => {
     expectRefusal(await predict('/nowhere/w', images), folder, ['/nowhere/w']);
     expectRefusal(await predict(weights, '/nowhere/images'), folder, ['/nowhere/images']);
     const none = temporaryFolder();
-    expectRefusal(await predict(weights, none), folder, ['no PNG files', none]);
+    expectRefusal(await predict(weights, none), folder, ['no image files', none]);
     expectRefusal(await predict(weights, images, '--resize', '0'), folder, ['--resize', 'above 0']);
     expectRefusal(await predict(weights, images, '--resize', '0.05'), folder, ['0.05', 'a.png']);
     const broken = join(images, 'c.png');
     writeFileSync(broken, readFileSync(join(images, 'a.png')).subarray(0, 40));
     expectRefusal(await predict(weights, images), folder, [broken, 'truncated']);
+  });
+});
+
+describe('convert', () => {
+  const to = (folder: string, ...args: string[]): Promise<Answer> =>
+    command('convert', '--out', join(folder, 'out'), ...args);
+
+  it('refuses what is missing or unknown, and writes nothing', async () => {
+    const folder = temporaryFolder();
+    expectRefusal(await to(folder, '--format', 'coco'), folder, ['--data', 'not specified']);
+    expectRefusal(await to(folder, '--data', good()), folder, ['--format', 'not specified']);
+    expectRefusal(await to(folder, '--data', good(), '--format', 'voc'), folder, [
+      "'voc'",
+      'competition, coco, labels',
+    ]);
+    expectRefusal(await to(folder, '--data', '/nowhere/cells', '--format', 'coco'), folder, ['/nowhere/cells']);
+    const faulty = writeDataset(['a,1 3 9,12,10,round'], ['a']);
+    expectRefusal(await to(folder, '--data', faulty, '--format', 'coco'), folder, ['line 2', '3 numbers']);
+    const crowds = cocoParts();
+    for (const annotation of crowds.annotations) annotation.iscrowd = 1;
+    const crowd = join(writeCocoDataset(crowds), 'cells.json');
+    expectRefusal(await to(folder, '--data', crowd, '--format', 'labels'), folder, ['no cells', 'crowd']);
+  });
+
+  it('refuses a folder that is not empty, and one that would lie in a file', async () => {
+    const folder = temporaryFolder();
+    writeFileSync(join(folder, 'notes.txt'), '');
+    const data = ['--data', good(), '--format', 'labels'];
+    expectRefusal(await command('convert', ...data, '--out', folder), folder, ['--out', 'not empty'], ['notes.txt']);
+    const inFile = await command('convert', ...data, '--out', join(folder, 'notes.txt', 'out'));
+    expectRefusal(inFile, folder, ['notes.txt is a file'], ['notes.txt']);
+  });
+
+  it('says what it wrote and what was lost', async () => {
+    const folder = temporaryFolder();
+    const { code, error, output } = await to(
+      folder,
+      '--data',
+      join(writeCocoDataset(), 'cells.json'),
+      '--format',
+      'labels',
+    );
+    expect([code, output]).toEqual([0, '']);
+    expect(error).toContain('left out: 1');
+    expect(error).toContain(`2 images and 2 cells of spindle, round, never: ${join(folder, 'out')}`);
+    expect(readdirSync(join(folder, 'out')).sort()).toEqual([
+      'a.png',
+      'a_masks.png',
+      'b.png',
+      'b_masks.png',
+      'cell_types.csv',
+    ]);
   });
 });
 
@@ -302,7 +421,8 @@ describe('the program', () => {
     expectRefusal(await command('trian'), folder, ["'trian'", 'Did you mean train?']);
     const nothing = await command();
     expect(nothing.code).toBe(2);
-    for (const name of ['train', 'evaluate', 'predict', 'verify', 'doctor']) expect(nothing.error).toContain(name);
+    for (const name of ['train', 'evaluate', 'predict', 'convert', 'verify', 'doctor'])
+      expect(nothing.error).toContain(name);
   });
 
   it.each(['train', 'evaluate', 'predict', 'verify', 'doctor'])('shows the help of %s', async (name) => {

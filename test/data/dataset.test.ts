@@ -2,11 +2,13 @@ import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
-import { listPngs, loadImage, loadSample, openDataset } from '../../src/data/dataset.ts';
-import { readPng, writePng } from '../../src/data/png.ts';
+import { loadImage, loadSample, openDataset } from '../../src/data/dataset.ts';
+import { listImages, saveAsPng } from '../../src/data/images.ts';
+import { readPng, readPngValues, writePng } from '../../src/data/png.ts';
 import { readAnnotationTable } from '../../src/data/table.ts';
 import { HEADER, noise, removeFolders, temporaryFolder, writeDataset } from './folders.ts';
 import { hasRealData, realData } from './goldenData.ts';
+import { tiffFile } from './tiffFile.ts';
 
 afterAll(removeFolders);
 
@@ -65,6 +67,18 @@ describe('openDataset', () => {
     const dir = writeDataset(ROWS, ['a', 'b', 'c']);
     expect(openDataset(dir, { maxRows: 2 }).images.map(({ id }) => id)).toEqual(['a', 'b']);
     expect(readAnnotationTable(dir, 3)).toHaveLength(3);
+  });
+
+  it('reads TIFF images beside PNG, and refuses an id that has both', () => {
+    const dir = writeDataset(['a,1 2,12,10,x', 'b,1 2,3,2,x'], ['a']);
+    writeFileSync(join(dir, 'train/b.tif'), tiffFile(Buffer.of(1, 2, 3, 4, 5, 6)));
+    const dataset = openDataset(dir);
+    expect(dataset.images.map(({ path }) => path)).toEqual([join(dir, 'train/a.png'), join(dir, 'train/b.tif')]);
+    expect([...loadSample(dataset.images[1]).image.data].filter((_, i) => i % 3 === 0)).toEqual(
+      [1, 2, 3, 4, 5, 6].map((value) => Math.fround(value / 255)),
+    );
+    writePng(join(dir, 'train/b.png'), 3, 2, noise(3, 2, 1));
+    expect(() => openDataset(dir)).toThrow(/line 3: image "b" is there twice, as b\.\w+ and as b\.\w+ in /);
   });
 
   const one = (row: string, header?: string) => writeDataset([row], ['a'], 12, 10, header);
@@ -159,6 +173,18 @@ describe('loadSample', () => {
     expect(() => loadSample(record, { resize: 0.05 })).toThrow(UserError);
   });
 
+  it('leaves crowds out, or marks them where asked', () => {
+    const [, record] = open().images;
+    record.annotations[0].iscrowd = true;
+    expect([...loadSample(record).target.labels]).toEqual([1]);
+    expect(loadSample(record).dropped).toBe(1);
+    const { target } = loadSample(record, { crowds: true });
+    expect([[...target.labels], [...target.iscrowd]]).toEqual([
+      [2, 1],
+      [1, 0],
+    ]);
+  });
+
   it('names a file that has changed its size since it was listed', () => {
     const record = open().images[0];
     writePng(record.path, 4, 4, noise(4, 4, 1));
@@ -167,21 +193,47 @@ describe('loadSample', () => {
 });
 
 describe('images without a table', () => {
-  it('lists PNG files in order and loads them at a factor', () => {
+  it('lists PNG and TIFF files in order and loads them at a factor', () => {
     const dir = temporaryFolder();
-    for (const name of ['b.PNG', 'a.png', '.c.png', 'd.txt']) writePng(join(dir, name), 9, 6, noise(9, 6, 1));
-    const paths = listPngs(dir);
-    expect(paths).toEqual([join(dir, 'a.png'), join(dir, 'b.PNG')]);
+    for (const name of [
+      'b.PNG',
+      'a.png',
+      '.c.png',
+      'd.txt',
+      'd_masks.png',
+      'a_masks.png',
+      'e_img.png',
+      'e_cp_masks.png',
+    ]) {
+      writePng(join(dir, name), 9, 6, noise(9, 6, 1));
+    }
+    writeFileSync(join(dir, 'f.tiff'), tiffFile(Buffer.of(1, 2, 3, 4, 5, 6)));
+    const paths = listImages(dir);
+    // Label images beside their picture are none; without it they are.
+    expect(paths).toEqual(['a.png', 'b.PNG', 'd_masks.png', 'e_img.png', 'f.tiff'].map((name) => join(dir, name)));
     expect(loadImage(paths[1], 0.5)).toMatchObject({ id: 'b', width: 4, height: 3, fileWidth: 9, fileHeight: 6 });
+    expect(loadImage(paths[4])).toMatchObject({ id: 'f', width: 3, height: 2 });
   });
 
   it('says what is missing', () => {
     const dir = temporaryFolder();
-    expect(() => listPngs(dir)).toThrow(`no PNG files in ${dir}`);
-    expect(() => listPngs(join(dir, 'x'))).toThrow('no such folder');
+    expect(() => listImages(dir)).toThrow(`no image files in ${dir}, expected .png, .tif or .tiff`);
+    expect(() => listImages(join(dir, 'x'))).toThrow('no such folder');
     mkdirSync(join(dir, 'y'));
     writeFileSync(join(dir, 'y', 'train.csv'), HEADER);
-    expect(() => listPngs(join(dir, 'y', 'train.csv'))).toThrow('is not a folder');
+    expect(() => listImages(join(dir, 'y', 'train.csv'))).toThrow('is not a folder');
+    expect(() => loadImage(join(dir, 'x.jpg'))).toThrow('x.jpg is no image that is read, expected .png, .tif or .tiff');
+  });
+
+  it('saves as PNG without loss', () => {
+    const dir = temporaryFolder();
+    const [tif, png, copy] = ['a.tif', 'a.png', 'b.png'].map((name) => join(dir, name));
+    const deep = Uint16Array.of(1, 300, 65535, 4, 5, 6);
+    writeFileSync(tif, tiffFile(Buffer.from(deep.buffer), { bits: [16] }));
+    saveAsPng(tif, png);
+    expect(readPngValues(png).values).toEqual(deep);
+    saveAsPng(png, copy);
+    expect(readFileSync(copy)).toEqual(readFileSync(png));
   });
 });
 

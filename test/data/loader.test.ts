@@ -76,6 +76,17 @@ describe('Loader', () => {
     expect(changed.length).toBeLessThan(14);
   });
 
+  it('leaves crowds out for training and gives them for evaluation, in whatever thread', async () => {
+    const dataset = cells();
+    for (const { annotations } of dataset.images) annotations[0].iscrowd = true;
+    for (const workers of [0, 1]) {
+      const targets = async (crowds?: boolean) =>
+        (await epoch(loaderOf({ dataset, workers, crowds }))).flat().map(({ target }) => [...target.iscrowd]);
+      expect(await targets()).toEqual(IDS.map(() => []));
+      expect(await targets(true)).toEqual(IDS.map(() => [1]));
+    }
+  });
+
   it('goes on from a saved generator as if it had not stopped', async () => {
     const dataset = cells();
     const random = new Random(3);

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
-import { inspectPng, readPng, writePng } from '../../src/data/png.ts';
+import { inspectPng, readPng, readPngValues, writePng } from '../../src/data/png.ts';
 import { noise, removeFolders, temporaryFolder } from './folders.ts';
 
 afterAll(removeFolders);
@@ -113,5 +113,38 @@ describe('writePng', () => {
     expect(readPng(path).data).toEqual(Uint8Array.from({ length: 105 }, (_, i) => grey[Math.floor(i / 3)]));
     expect(() => writePng(join(dir, 'b.png'), 7, 5, rgb.subarray(1))).toThrow(RangeError);
     expect(existsSync(join(dir, 'b.png'))).toBe(false);
+  });
+});
+
+describe('numbers in a PNG', () => {
+  const dir = temporaryFolder();
+  const path = join(dir, 'a.png');
+
+  it('come back as they were written, at 8 and at 16 bits', () => {
+    const small = Uint8Array.of(0, 1, 2, 128, 254, 255);
+    writePng(path, 3, 2, small);
+    expect(readPngValues(path)).toEqual({ width: 3, height: 2, values: Uint16Array.from(small) });
+    // A view into larger memory: pngjs alone would write what stands before it.
+    const large = Uint16Array.of(9, 9, 0, 1, 255, 256, 40000, 65535).subarray(2);
+    writePng(path, 3, 2, large);
+    expect(readPngValues(path)).toEqual({ width: 3, height: 2, values: large.slice() });
+    expect([...readPng(path).data].filter((_, i) => i % 3 === 0)).toEqual([0, 0, 0, 1, 156, 255]);
+    const rgb = Uint16Array.from({ length: 18 }, (_, i) => i * 3001);
+    writePng(path, 3, 2, rgb);
+    expect([...readPng(path).data]).toEqual([...rgb].map((value) => value >> 8));
+  });
+
+  it('are not scaled below 8 bits, and may stand in three equal channels', () => {
+    writeFileSync(path, Buffer.from(FILES.grey2[0], 'base64'));
+    expect([...readPngValues(path).values]).toEqual([1, 3, 1, 1, 3, 3]);
+    writePng(path, 2, 1, Uint8Array.of(7, 7, 7, 0, 0, 0));
+    expect([...readPngValues(path).values]).toEqual([7, 0]);
+  });
+
+  it('are refused where they stand for colours', () => {
+    writeFileSync(path, Buffer.from(FILES.palette[0], 'base64'));
+    expect(() => readPngValues(path)).toThrow(`${path} has a palette`);
+    writeFileSync(path, Buffer.from(FILES.rgb8[0], 'base64'));
+    expect(() => readPngValues(path)).toThrow(`${path} is a colour image`);
   });
 });

@@ -62,7 +62,7 @@ describe('the split of a run', () => {
     [JSON.stringify({ train: [], validation: IDS }), 'it leaves no image to train on'],
     [
       JSON.stringify({ train: [...'acegi'], validation: [...'bdfhj'] }),
-      'image "b" is in validation with cells of type "oval", which no training image has',
+      'validation image "b" shows "oval", which no training image does',
     ],
   ])('is refused when a side is empty or training misses a class: %s', (text, part) => {
     const splitFile = fileOf('s.json', text);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { writeFileAtomic } from '../../data/files.ts';
-import { readPng, writePng } from '../../data/png.ts';
+import { readImage } from '../../data/images.ts';
+import { writePng } from '../../data/png.ts';
 import { drawInstances } from '../../eval/overlay.ts';
 import type { ImageFormat } from '../formats.ts';
 import type { ImagePrediction } from '../prediction.ts';
@@ -38,7 +39,7 @@ const writers: Readonly<Record<ImageFormat, Writer>> = {
   },
   overlays({ prediction, image: path }, stem) {
     const masks = prediction.cells.flatMap(({ mask, ...cell }) => (mask ? [{ ...cell, mask }] : []));
-    const image = readPng(path);
+    const image = readImage(path);
     const drawn =
       masks.length === prediction.cells.length
         ? drawInstances(image, masks)
