@@ -51,6 +51,7 @@ export function readRunOptions(dir: string, option: string): TrainOptions {
 
 /** The checkpoints of a run's epochs, first to last. @throws UserError where there are none */
 export function epochCheckpoints(dir: string): string[] {
+  readRunOptions(dir, '--run');
   const folder = join(dir, RUN_FILES.checkpoints);
   const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^epoch-\d+\.safetensors$/.test(name)) : [];
   if (names.length === 0) {

@@ -1,3 +1,4 @@
+import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import Table from 'cli-table3';
@@ -103,6 +104,9 @@ export async function openTuning(flags: Omit<Flags, 'adapter'>): Promise<Tuning>
   checkResize(records, resize);
   const target = out ?? path;
   requireOutputFolder(dirname(target), '--out');
+  if (existsSync(target) && statSync(target).isDirectory()) {
+    throw new UserError(`--out ${target} is a folder, expected the name of a file.`);
+  }
   return { stored, weights: path, dataset, records, out: target, scores, masks, batchSize };
 }
 

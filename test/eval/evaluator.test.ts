@@ -4,7 +4,7 @@ import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, MaskCrop, Target } from '../../src/data/types.ts';
 import { iouMap } from '../../src/eval/competitionScore.ts';
 import { Evaluator } from '../../src/eval/evaluator.ts';
-import { evaluationSample, searchThresholds, selectionTable } from '../../src/eval/thresholds.ts';
+import { evaluationSample, searchThresholds, selectionTable, thresholdSearch } from '../../src/eval/thresholds.ts';
 import { referenceAveragePrecision, referenceBoxIou } from '../reference/averagePrecision.ts';
 import { pixelIou, referenceImageScore } from '../reference/iouMap.ts';
 
@@ -283,6 +283,18 @@ describe('searchThresholds', () => {
       }),
       { numRuns: 40 },
     );
+  });
+
+  it('goes in steps that rise to at most 1, and then gives what it gives at once', () => {
+    const sample = evaluationSample(detectionsOf(certain(cells, 0.35)), targetOf(cells), width, height);
+    const options = { scores: [0.2, 0.5], masks: [0.4, 0.5, 0.6] };
+    const search = thresholdSearch([sample], 3, options);
+    const shares: number[] = [];
+    let step = search.next();
+    for (; !step.done; step = search.next()) shares.push(step.value);
+    expect(step.value).toEqual(searchThresholds([sample], 3, options));
+    // Two classes with 6 pairs each, in the round that finds them and in one that finds no more, of 3 at most.
+    expect(shares).toEqual(Array.from({ length: 24 }, (_, i) => (i + 1) / 36));
   });
 
   it('keeps the start where nothing is better', () => {

@@ -3,7 +3,14 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
 import { initialThresholds } from '../../src/eval/defaults.ts';
-import { type EpochScore, isBetter } from '../../src/train/best.ts';
+import {
+  type EpochResult,
+  type EpochScore,
+  epochMetrics,
+  epochScore,
+  isBetter,
+  isBetterBy,
+} from '../../src/train/best.ts';
 import { LossMeter } from '../../src/train/losses.ts';
 import {
   completeTrainOptions,
@@ -221,6 +228,32 @@ describe('isBetter', () => {
     expect(isBetter(score(0, 0, 1), score(0, 0, 2))).toBe(true);
     expect(isBetter(score(0, 0, 2), score(0, 0, 1))).toBe(false);
     expect(isBetter(score(0.1, 0.1, 1), score(0.1, 0.1, 1))).toBe(false);
+  });
+});
+
+describe('epochScore', () => {
+  const scores = { iouMap: 0.1, maskAP50: 0.2, boxMap30: 0.3, boxAP50: 0.4 };
+
+  it('takes box scores for a model without masks', () => {
+    expect(epochScore(3, scores, 7)).toEqual({ epoch: 3, iouMap: 0.1, maskAP50: 0.2, validationLoss: 7 });
+    const boxes = { ...scores, iouMap: null, maskAP50: null };
+    expect(epochScore(3, boxes, 7)).toEqual({ epoch: 3, iouMap: 0.3, maskAP50: 0.4, validationLoss: 7 });
+  });
+
+  it('isBetterBy goes by the metric that is named, of equals by all that training goes by', () => {
+    const result = (epoch: number, given: Partial<typeof scores>, loss = 1): EpochResult => {
+      const all = { ...scores, ...given };
+      return { score: epochScore(epoch, all, loss), scores: { ...all, images: 1, instances: 1, perClass: [] } };
+    };
+    for (const metric of epochMetrics) {
+      expect(isBetterBy(metric, result(1, {}), null)).toBe(true);
+      expect(isBetterBy(metric, result(2, { [metric]: 0.9 }), result(1, {}))).toBe(true);
+      expect(isBetterBy(metric, result(2, {}), result(1, { [metric]: 0.9 }))).toBe(false);
+      expect(isBetterBy(metric, result(2, {}, 0.5), result(1, {}))).toBe(true);
+      expect(isBetterBy(metric, result(2, {}), result(1, {}))).toBe(false);
+    }
+    expect(isBetterBy('maskAP50', result(2, { iouMap: 0.9 }), result(1, { maskAP50: 0.9 }))).toBe(false);
+    expect(isBetterBy('boxAP50', result(2, { iouMap: 0.9 }), result(1, {}))).toBe(true);
   });
 });
 

@@ -87,7 +87,7 @@ export function smallestConfig(given: Partial<MaskRCNNConfig> = {}): MaskRCNNCon
   );
 }
 
-/** A planned run of the smallest model on `data`, in `out`. */
+/** A planned run of the smallest model on `data`, in `out`; `given.model` changes the model. */
 export function smallestRun(data: string, out: string, given: GivenTrainOptions = {}): Run {
   const options = completeTrainOptions({
     data,
@@ -100,5 +100,6 @@ export function smallestRun(data: string, out: string, given: GivenTrainOptions 
     ...given,
   });
   const planned = planRun(options, data, out);
-  return { ...planned, model: new MaskRCNN(smallestConfig({ numClasses: planned.dataset.classes.length + 1 })) };
+  const numClasses = planned.dataset.classes.length + 1;
+  return { ...planned, model: new MaskRCNN(smallestConfig({ ...options.model, numClasses })) };
 }
