@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import type { CocoResult, CocoTruth } from '../../src/eval/cocoFiles.ts';
 import { type GoldenTensor, readGoldenTensors } from '../support/goldens.ts';
 
 const shared = resolve(import.meta.dirname, '../../../shared');
@@ -17,6 +18,7 @@ export interface DataGoldens {
   boxes: number[][];
   split: { testSize: number; randomState: number; train: number[]; test: number[] }[];
   splitTypes: string[];
+  coco: { truth: CocoTruth; detections: CocoResult[]; stats: { segm: number[]; bbox: number[] } }[];
 }
 
 export function dataGoldens(): DataGoldens {
