@@ -2,6 +2,8 @@ import { UserError } from '../cli/errors.ts';
 
 /** Points on each side of a pixel at which `rleFrPoly` follows the outline. */
 const SCALE = 5;
+/** Coordinates beyond are no outline of anything; to follow them would take forever. */
+const FARTHEST = 1e6;
 
 /**
  * Fills polygons as COCO does (pycocotools' `frPyObjects` and `merge`; `rleFrPoly` in `maskApi.c`), so that each pixel falls as
@@ -11,7 +13,8 @@ const SCALE = 5;
  * @param polygons x, y, x, y … in pixels, each closed by itself; their union is filled
  * @param where what to name in an error, e.g. `annotations.json, annotation 7`
  * @returns lengths of 0s, 1s, 0s …, column-major, together `width × height`
- * @throws UserError without a polygon, or for one with fewer than three points, an odd count of numbers or one that is not finite
+ * @throws UserError without a polygon, or for one with fewer than three points, an odd count of numbers or a point that is not
+ *   within a million pixels
  */
 export function cocoPolygonCounts(
   polygons: readonly (readonly number[])[],
@@ -21,10 +24,12 @@ export function cocoPolygonCounts(
 ): number[] {
   if (polygons.length === 0) throw new UserError(`${where}: the segmentation holds no polygon`);
   for (const polygon of polygons) {
-    if (polygon.length < 6 || polygon.length % 2 !== 0 || !polygon.every(Number.isFinite)) {
-      const found = polygon.every(Number.isFinite) ? `${polygon.length} numbers` : 'something else';
-      throw new UserError(`${where}: a polygon has ${found}, expected three or more points "x, y"`);
+    if (polygon.length < 6 || polygon.length % 2 !== 0) {
+      throw new UserError(`${where}: a polygon has ${polygon.length} numbers, expected three or more points "x, y"`);
     }
+    const outside = polygon.find((value) => !(Math.abs(value) <= FARTHEST));
+    if (outside !== undefined)
+      throw new UserError(`${where}: a polygon has a point at ${outside}, far outside its image`);
   }
   const filled = polygons.map((polygon) => fillPolygon(polygon, width, height));
   return filled.length === 1 ? filled[0] : union(filled);
@@ -33,18 +38,19 @@ export function cocoPolygonCounts(
 /** `rleFrPoly`. */
 function fillPolygon(polygon: readonly number[], width: number, height: number): number[] {
   const points = polygon.length / 2;
+  const outline = Int32Array.from(polygon, (value) => SCALE * value + 0.5);
   const crossings: number[] = [];
-  const truncated = (value: number): number => Math.trunc(SCALE * value + 0.5);
   let lastX = 0;
   let lastY = 0;
   let first = true;
   // One point of the outline, in fifths of a pixel; where it changes the column, it may cross a column's middle.
   const follow = (x: number, y: number): void => {
     if (!first && x !== lastX) {
-      const column = ((x < lastX ? x : x - 1) + 0.5) / SCALE - 0.5;
-      if (Number.isInteger(column) && column >= 0 && column <= width - 1) {
+      // Middles of columns are at 2, 7, 12 … fifths.
+      const left = Math.min(x, lastX) - 2;
+      if (left >= 0 && left % SCALE === 0 && left <= (width - 1) * SCALE) {
         const row = (Math.min(y, lastY) + 0.5) / SCALE - 0.5;
-        crossings.push(column * height + Math.ceil(Math.min(Math.max(row, 0), height)));
+        crossings.push((left / SCALE) * height + Math.ceil(Math.min(Math.max(row, 0), height)));
       }
     }
     first = false;
@@ -53,10 +59,9 @@ function fillPolygon(polygon: readonly number[], width: number, height: number):
   };
   for (let i = 0; i < points; i++) {
     const next = i + 1 < points ? i + 1 : 0;
-    let [x0, y0, x1, y1] = [polygon[2 * i], polygon[2 * i + 1], polygon[2 * next], polygon[2 * next + 1]].map(
-      truncated,
-    );
-    const [dx, dy] = [Math.abs(x1 - x0), Math.abs(y1 - y0)];
+    let [x0, y0, x1, y1] = [outline[2 * i], outline[2 * i + 1], outline[2 * next], outline[2 * next + 1]];
+    const dx = Math.abs(x1 - x0);
+    const dy = Math.abs(y1 - y0);
     // Edges are computed in one direction and walked in the other, so that rounding does not depend on the polygon's sense.
     const flip = (dx >= dy && x0 > x1) || (dx < dy && y0 > y1);
     if (flip) [x0, y0, x1, y1] = [x1, y1, x0, y0];
@@ -68,13 +73,13 @@ function fillPolygon(polygon: readonly number[], width: number, height: number):
       else follow(Math.trunc(x0 + slope * t + 0.5), y0 + t);
     }
   }
-  crossings.sort((a, b) => a - b);
   crossings.push(width * height);
-  return withoutEmptyRuns(crossings.map((at, i) => at - (i > 0 ? crossings[i - 1] : 0)));
+  const ends = Float64Array.from(crossings).sort();
+  return withoutEmptyRuns(ends.map((at, i) => at - (i > 0 ? ends[i - 1] : 0)));
 }
 
 /** A length of 0 (other than the first) joins its two neighbours. */
-function withoutEmptyRuns(lengths: readonly number[]): number[] {
+function withoutEmptyRuns(lengths: Float64Array): number[] {
   const counts = [lengths[0]];
   for (let i = 1; i < lengths.length; i++) {
     if (lengths[i] > 0) counts.push(lengths[i]);

@@ -77,8 +77,7 @@ export interface CocoMatches {
  * (equal scores keep their order) take, each in turn, the free truth with the largest IoU that is at least the threshold.
  *
  * Quirks kept: of equal IoUs the *last* truth is taken; a truth inside the area range goes before any that is ignored, whatever
- * their IoUs; a crowd is never used up, an ignored truth that is no crowd is; the threshold is never above 1 - 1e-10, so that an
- * IoU that rounding left just below 1 passes.
+ * their IoUs; a crowd is never used up, an ignored truth that is no crowd is.
  *
  * @returns undefined for an image that has neither truths nor detections of the class
  */
@@ -105,7 +104,7 @@ export function matchCoco(image: CocoImage, label: number): CocoMatches | undefi
     for (const threshold of COCO_IOU_THRESHOLDS) {
       taken.fill(0);
       for (let d = 0; d < count; d++) {
-        const best = bestCandidate(candidates[d], Math.min(threshold, 1 - 1e-10), ignored, mayTake);
+        const best = bestCandidate(candidates[d], threshold, ignored, mayTake);
         if (best >= 0) taken[best] = 1;
         const found = best >= 0 && !truths.unmatchable?.[truth[best]];
         if ((best >= 0 && ignored[best]) || (!found && outside(detections.areas[detected[d]]))) {
