@@ -53,7 +53,8 @@ function readInput({ tensors }: ModelGolden, name: string, expected: readonly nu
   return tensor;
 }
 
-function readInputs(golden: ModelGolden): { images: LoadedImage[]; targets: Target[] } {
+/** The images and targets of a case. @throws UserError when one has another shape than the format says */
+export function readInputs(golden: ModelGolden): { images: LoadedImage[]; targets: Target[] } {
   const images: LoadedImage[] = [];
   const targets: Target[] = [];
   for (let image = 0; image < golden.images; image++) {
@@ -190,8 +191,8 @@ async function trainingRows(
   return rows;
 }
 
-/** Stages and detections with the initial weights. */
-async function evaluationRows(golden: ModelGolden, model: MaskRCNN, images: LoadedImage[]): Promise<Row[]> {
+/** Stages and detections of a case with the weights that the model has, which should be the initial ones. */
+export async function evaluationRows(golden: ModelGolden, model: MaskRCNN, images: LoadedImage[]): Promise<Row[]> {
   const recorder = new StageRecorder(stageNames(golden, 'eval'));
   const found = await model.predict(images, { observe: recorder.observe });
   const orders = matchDetections(golden, found);

@@ -87,7 +87,8 @@ export function blobSource(blob: Blob, name: string): ByteSource {
   };
 }
 
-/** Bytes in memory. */
+/** Bytes in memory. Each read is a copy: the slice of a Buffer would be a view. */
 export function bytesSource(bytes: Uint8Array, name: string): ByteSource {
-  return { name, size: bytes.length, read: async (offset, length) => bytes.slice(offset, offset + length) };
+  const copied = (offset: number, length: number) => new Uint8Array(bytes.subarray(offset, offset + length));
+  return { name, size: bytes.length, read: async (offset, length) => copied(offset, length) };
 }
