@@ -1,7 +1,9 @@
 import { Command } from 'commander';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
+import { panelsCommand } from './panelsCommand.ts';
 import { predictCommand } from './predictCommand.ts';
+import { reportCommand } from './reportCommand.ts';
 import { runCommand } from './runCommand.ts';
 import { trainCommand } from './trainCommand.ts';
 import { verifyCommand } from './verifyCommand.ts';
@@ -11,7 +13,15 @@ export function runProgram(args: readonly string[]): Promise<number> {
   const program = new Command('webgpu-mask-rcnn').description(
     'Mask R-CNN for cells on WebGPU: train, evaluate and predict on any GPU, or without one.',
   );
-  for (const command of [trainCommand(), evaluateCommand(), predictCommand(), verifyCommand(), doctorCommand()]) {
+  for (const command of [
+    trainCommand(),
+    evaluateCommand(),
+    predictCommand(),
+    panelsCommand(),
+    reportCommand(),
+    verifyCommand(),
+    doctorCommand(),
+  ]) {
     program.addCommand(command);
   }
   return runCommand(program, args);

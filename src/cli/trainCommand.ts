@@ -1,18 +1,19 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
-import { requireOutputFolder } from '../data/files.ts';
+import { requireOutputFolder, writeFileAtomic } from '../data/files.ts';
 import { ensureSyntheticDataset } from '../data/synthetic.ts';
 import { requireFolder } from '../data/table.ts';
 import { presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
+import { recordSession } from '../train/environment.ts';
 import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
 import { startProgress } from '../train/progress.ts';
 import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
 import { Trainer } from '../train/trainer.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
-import { writePictures, writeRunSubmission } from './runResults.ts';
+import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
@@ -106,6 +107,12 @@ function readRunOptions(folder: string): TrainOptions {
   return { ...completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config))), weights: null };
 }
 
+/** The run of a folder, with its data opened and split as it was. @throws UserError for whatever is wrong with them */
+export function planStoredRun(folder: string): Run {
+  const options = completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config)));
+  return planRun({ ...options, weights: null }, dataFolder(options), folder);
+}
+
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
   const dir = dataFolder(options);
   const planned = planRun(options, dir, out);
@@ -124,21 +131,27 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
     const trainer = new Trainer(planned, { say, stopping: interrupt.stopping });
     if (resume) await trainer.resume();
     else trainer.start();
+    const endSession = recordSession(planned, device);
     const outcome = await trainer.train();
+    endSession();
     if (outcome.stopped) {
+      writeReport(out);
       say(`Stopped and saved. Go on with: npm run train -- --resume ${out}`);
       process.exitCode = 130;
       return;
     }
     const { best, final } = outcome;
-    const pictures = await writePictures(planned);
+    writeFileAtomic(join(out, RUN_FILES.scores), `${JSON.stringify(final.scores, null, 2)}\n`);
+    const pictures = await writePictures(planned, best.epoch);
     const submission = await writeRunSubmission(planned);
+    const report = writeReport(out);
     const { iouMap, maskAP50 } = final.scores;
     say(
       `Best epoch ${best.epoch}: competition score ${(iouMap ?? 0).toFixed(3)} with thresholds chosen on validation, mask AP50 ${(maskAP50 ?? 0).toFixed(3)}.`,
     );
     say(`Weights   ${join(out, RUN_FILES.best)}`);
     say(`Pictures  ${pictures}`);
+    say(`Report    ${report}`);
     say(`Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`);
   } finally {
     interrupt.done();

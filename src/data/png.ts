@@ -92,19 +92,24 @@ export function readPng(path: string): RgbImage {
   return { width, height, data };
 }
 
+/** Writes an 8-bit PNG, atomically; see `encodePng`. */
+export function writePng(path: string, width: number, height: number, data: Uint8Array): void {
+  writeFileAtomic(path, encodePng(width, height, data));
+}
+
 /**
- * Writes an 8-bit PNG, atomically.
+ * The bytes of an 8-bit PNG file.
  *
  * @param data [height, width, 1 (grey), 3 (RGB) or 4 (RGBA)]
  */
-export function writePng(path: string, width: number, height: number, data: Uint8Array): void {
+export function encodePng(width: number, height: number, data: Uint8Array): Buffer {
   const channels = data.length / (width * height);
   const colorType = ({ 1: 0, 3: 2, 4: 6 } as const)[channels];
   if (colorType === undefined) {
-    throw new RangeError(`writePng: ${data.length} bytes are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
+    throw new RangeError(`encodePng: ${data.length} bytes are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
   }
   const png = new PNG({ width, height });
   png.data = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   const options = { colorType, inputColorType: colorType, inputHasAlpha: channels === 4 };
-  writeFileAtomic(path, PNG.sync.write(png, options));
+  return PNG.sync.write(png, options);
 }
