@@ -2,12 +2,13 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../src/cli/errors.ts';
 import { adapterOption, interruptible, say, withDevice } from '../src/cli/session.ts';
 import { writeFileAtomic } from '../src/data/files.ts';
+import { environment } from '../src/gpu/environment.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { startProgress } from '../src/train/progress.ts';
 import { type BenchGroup, matches, type Size, sizes } from './cases.ts';
 import { benchGroups } from './groups.ts';
 import { measure } from './measure.ts';
-import { type BenchReport, environment, renderMarkdown, renderTables } from './report.ts';
+import { type BenchReport, renderMarkdown, renderTables } from './report.ts';
 
 export interface BenchFlags {
   filter?: string;

@@ -1,47 +1,13 @@
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { cpus, release, totalmem, type } from 'node:os';
 import Table from 'cli-table3';
-import type { OpenedDevice } from '../src/gpu/adapter.ts';
+import type { Environment } from '../src/gpu/environment.ts';
 import type { Size } from './cases.ts';
 import type { CaseRecord, Measured, Peaks } from './measure.ts';
-
-/** Where and with what a run was made. */
-export interface Environment {
-  machine: { processor: string; cores: number; memoryGiB: number; system: string };
-  adapter: { kind: string; name: string; driver: string };
-  versions: Record<string, string>;
-}
 
 /** All of a run, as `--json` writes it. */
 export interface BenchReport extends Environment {
   size: Size;
   peaks: Peaks;
   cases: CaseRecord[];
-}
-
-function versionOf(path: string): string {
-  const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
-  return version;
-}
-
-export function environment({ info }: OpenedDevice): Environment {
-  const require = createRequire(import.meta.url);
-  const processors = cpus();
-  return {
-    machine: {
-      processor: processors[0]?.model.trim() ?? 'unknown processor',
-      cores: processors.length,
-      memoryGiB: Math.round(totalmem() / 2 ** 30),
-      system: `${type()} ${release()}`,
-    },
-    adapter: { kind: info.kind, name: info.name, driver: info.driver ?? info.description },
-    versions: {
-      'webgpu-mask-rcnn': versionOf(require.resolve('../package.json')),
-      node: process.versions.node,
-      webgpu: versionOf(require.resolve('webgpu/package.json')),
-    },
-  };
 }
 
 /** Three digits that count. */

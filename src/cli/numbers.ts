@@ -28,3 +28,15 @@ export function parsePositive(text: string): number {
 export function parseList(text: string): number[] {
   return text.split(',').map(parseNumber);
 }
+
+/** Positions 0, 1, … separated by commas. */
+export function parseIndices(text: string): number[] {
+  return text.split(',').map(parseCount);
+}
+
+/** Names separated by commas. */
+export function parseNames(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim());
+  if (names.includes('')) throw new InvalidArgumentError('expected names separated by commas.');
+  return names;
+}

@@ -4,8 +4,10 @@ import { convertWeightsCommand } from './convertWeightsCommand.ts';
 import { doctorCommand } from './doctorCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { mergeCommand } from './mergeCommand.ts';
+import { panelsCommand } from './panelsCommand.ts';
 import { predictCommand } from './predictCommand.ts';
 import { profileCommand } from './profileCommand.ts';
+import { reportCommand } from './reportCommand.ts';
 import { runCommand } from './runCommand.ts';
 import { selectCommand } from './selectCommand.ts';
 import { trainCommand } from './trainCommand.ts';
@@ -24,6 +26,8 @@ export function runProgram(args: readonly string[]): Promise<number> {
     tuneCommand(),
     predictCommand(),
     mergeCommand(),
+    panelsCommand(),
+    reportCommand(),
     convertCommand(),
     verifyCommand(),
     doctorCommand(),

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { loadSample } from '../data/dataset.ts';
+import { dirname, join } from 'node:path';
+import { writeFileAtomic } from '../data/files.ts';
 import { findImages, imageStem } from '../data/images.ts';
 import { writePng } from '../data/png.ts';
 import { boxInstances } from '../eval/boxView.ts';
@@ -8,35 +8,55 @@ import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../e
 import { predictImages } from '../eval/predictImages.ts';
 import { selectInstances } from '../eval/selectInstances.ts';
 import { type SubmissionRow, submissionRows, writeSubmission } from '../eval/submission.ts';
+import { renderReport } from '../report/reportPage.ts';
 import { startProgress } from '../train/progress.ts';
-import type { Run } from '../train/run.ts';
+import { RUN_FILES, type Run } from '../train/run.ts';
+import { readRun } from '../train/runFolder.ts';
+import { spread, writePanels } from './panelsCommand.ts';
 
+/** Validation images that are analysed, and those of them that the overview shows. */
+const PANELS = 6;
 const PICTURES = 3;
 
 /**
- * `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them; of a box-only
- * model the boxes.
+ * Pictures of a few validation images in the run's folder, as the network sees them: an analysis of each in `panels`, and image |
+ * truth | prediction of some in `overlay.png`.
+ *
+ * @param epoch whose weights the model has
+ * @returns path of the overview
  */
-export async function writePictures({ model, split, dataset, options, out, thresholds }: Run): Promise<string> {
-  const step = Math.max(1, Math.floor(split.validation.length / PICTURES));
+export async function writePictures(run: Run, epoch: number): Promise<string> {
+  const { model, split, dataset, options, out, thresholds } = run;
+  const { classes } = dataset;
+  const records = spread(split.validation, PANELS);
+  const overview = new Set(spread(records, PICTURES).map(({ id }) => id));
   const comparisons: Comparison[] = [];
-  for (const record of split.validation.filter((_, i) => i % step === 0).slice(0, PICTURES)) {
-    const { image, target } = loadSample(record, { resize: options.resize });
-    const [detections] = await model.predict([image]);
-    comparisons.push({
-      id: record.id,
-      image: toRgb(image),
-      truth: targetInstances(target, image.width, image.height),
-      predicted: (model.config.masks ? selectInstances : boxInstances)(
-        detections,
-        thresholds,
-        image.width,
-        image.height,
-      ),
-    });
-  }
+  const panels = join(out, RUN_FILES.panels);
+  await writePanels({
+    model,
+    records,
+    classes,
+    epoch,
+    thresholds,
+    resize: options.resize,
+    out: panels,
+    onImage: ({ image, target, detections }) => {
+      if (!overview.has(image.id)) return;
+      comparisons.push({
+        id: image.id,
+        image: toRgb(image),
+        truth: targetInstances(target, image.width, image.height),
+        predicted: (model.config.masks ? selectInstances : boxInstances)(
+          detections,
+          thresholds,
+          image.width,
+          image.height,
+        ),
+      });
+    },
+  });
   const path = join(out, 'overlay.png');
-  const picture = comparisonPicture(comparisons, dataset.classes);
+  const picture = comparisonPicture(comparisons, classes);
   writePng(path, picture.width, picture.height, picture.data);
   return path;
 }
@@ -67,4 +87,10 @@ export async function writeRunSubmission(run: Run): Promise<{ path: string; rows
   const path = join(out, 'submission.csv');
   writeSubmission(path, rows);
   return { path, rows: rows.length, images: files.length };
+}
+
+/** Writes the report of a run, finished or not. @returns its path */
+export function writeReport(run: string, out = join(run, RUN_FILES.report)): string {
+  writeFileAtomic(out, renderReport(readRun(run, dirname(out))));
+  return out;
 }

@@ -1,11 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { requireOutputFolder } from '../data/files.ts';
+import { requireOutputFolder, writeFileAtomic } from '../data/files.ts';
 import type { EvaluationResult } from '../eval/evaluator.ts';
 import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
+import { recordSession } from '../train/environment.ts';
 import {
   completeTrainOptions,
   type GivenTrainOptions,
@@ -19,7 +20,7 @@ import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { readRunOptions } from './runFolder.ts';
-import { writePictures, writeRunSubmission } from './runResults.ts';
+import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
@@ -143,6 +144,12 @@ function resumeOptions(folder: string): TrainOptions {
   return { ...options, weights: null };
 }
 
+/** The run of a folder, with its data opened and split as it was. @throws UserError for whatever is wrong with them */
+export function planStoredRun(folder: string): Run {
+  const options = completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config)));
+  return planRun({ ...options, weights: null }, dataFolder(options), folder);
+}
+
 async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
   const dir = dataFolder(options);
   const weights = options.weights === null ? null : await openWeightsFile(options.weights);
@@ -169,18 +176,24 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
     const trainer = new Trainer(planned, { say, stopping: interrupt.stopping });
     if (resume) await trainer.resume();
     else trainer.start();
+    const endSession = recordSession(planned, device);
     const outcome = await trainer.train();
+    endSession();
     if (outcome.stopped) {
+      writeReport(out);
       say(`Stopped and saved. Go on with: npm run train -- --resume ${out}`);
       process.exitCode = 130;
       return;
     }
     const { best, final } = outcome;
-    const pictures = await writePictures(planned);
+    writeFileAtomic(join(out, RUN_FILES.scores), `${JSON.stringify(final.scores, null, 2)}\n`);
+    const pictures = await writePictures(planned, best.epoch);
     const submission = await writeRunSubmission(planned);
+    const report = writeReport(out);
     say(`Best epoch ${best.epoch}: ${describeScores(final.scores, planned.options.tune)}.`);
     say(`Weights   ${join(out, RUN_FILES.best)}`);
     say(`Pictures  ${pictures}`);
+    say(`Report    ${report}`);
     say(
       submission
         ? `Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`

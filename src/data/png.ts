@@ -89,6 +89,11 @@ export function readPng(path: string): RgbImage {
   return { width, height, data };
 }
 
+/** Writes a PNG, atomically; see `encodePng`. */
+export function writePng(path: string, width: number, height: number, data: Uint8Array | Uint16Array): void {
+  writeFileAtomic(path, encodePng(width, height, data));
+}
+
 /**
  * Reads the numbers that a grey PNG holds, without any scaling: 0 … 2^depth - 1. A colour PNG is taken for a grey one where its
  * three channels are equal in every pixel; alpha is dropped.
@@ -122,15 +127,15 @@ function decode({ pixels }: PngFile, path: string, options: { skipRescale: boole
 }
 
 /**
- * Writes a PNG, atomically.
+ * The bytes of a PNG file.
  *
  * @param data [height, width, 1 (grey), 3 (RGB) or 4 (RGBA)], in a file of 8 bits a channel or, if it is 16-bit, of 16
  */
-export function writePng(path: string, width: number, height: number, data: Uint8Array | Uint16Array): void {
+export function encodePng(width: number, height: number, data: Uint8Array | Uint16Array): Buffer {
   const channels = data.length / (width * height);
   const colorType = ({ 1: 0, 3: 2, 4: 6 } as const)[channels];
   if (colorType === undefined) {
-    throw new RangeError(`writePng: ${data.length} numbers are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
+    throw new RangeError(`encodePng: ${data.length} numbers are not ${width} × ${height} pixels of 1, 3 or 4 channels`);
   }
   const png = new PNG({ width, height });
   // 16 bits pngjs takes in the machine's order and from the start of the memory below.
@@ -138,5 +143,5 @@ export function writePng(path: string, width: number, height: number, data: Uint
   png.data = Buffer.from(buffer, byteOffset, byteLength);
   const bitDepth = data instanceof Uint16Array ? 16 : 8;
   const options = { bitDepth, colorType, inputColorType: colorType, inputHasAlpha: channels === 4 } as const;
-  writeFileAtomic(path, PNG.sync.write(png, options));
+  return PNG.sync.write(png, options);
 }

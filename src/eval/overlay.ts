@@ -19,8 +19,22 @@ export interface DrawOptions {
   opacity?: number;
   /** Draw the outline of each instance; default true. */
   contours?: boolean;
+  /** Dots of the outline, 1 … scale, inwards from the instance's edge; default 1. */
+  outline?: number;
   /** Write scores; default true. */
   scores?: boolean;
+  /** Size of the scores' letters, 1, 2, …; where they do not fit, smaller ones are tried. Default 1. */
+  textScale?: number;
+}
+
+/** A box to draw. */
+export interface DrawnBox {
+  /** xmin, ymin, xmax, ymax in pixels of the image. */
+  box: ArrayLike<number>;
+  /** Class label, 1 …; chooses the colour. */
+  label: number;
+  /** 0…1; written above the box, or inside where there is no room above. */
+  score?: number;
 }
 
 /** One panel of a row. */
@@ -49,8 +63,9 @@ const PALETTE: readonly Colour[] = [
   [0, 114, 178],
 ];
 const PAPER: Colour = [255, 255, 255];
-const INK: Colour = [40, 40, 40];
-const GAP = 6;
+export const INK: Colour = [40, 40, 40];
+/** Pixels between panels, and around a grid of them. */
+export const GAP = 6;
 
 /** The colour of a class label, 1 …; labels beyond the palette start it again. */
 export function classColour(label: number): Colour {
@@ -99,16 +114,16 @@ export function drawInstances(
   instances: readonly DrawnInstance[],
   options: DrawOptions = {},
 ): RgbImage {
-  const { scale = 1, opacity = 0.28, contours = true, scores = true } = options;
+  const { scale = 1, opacity = 0.28, contours = true, outline = 1, scores = true, textScale = 1 } = options;
   const drawn = enlarge(image, scale);
   const windows = instances.map((instance) => windowOf(instance.mask, image.width, image.height));
   instances.forEach((instance, i) => {
-    paint(drawn, windows[i], scale, classColour(instance.label), opacity, contours);
+    paint(drawn, windows[i], scale, classColour(instance.label), opacity, contours ? outline : 0);
   });
   // Scores last, so that no later instance covers them.
   if (scores) {
     instances.forEach((instance, i) => {
-      if (instance.score !== undefined) writeScore(drawn, windows[i], scale, instance.score);
+      if (instance.score !== undefined) writeScore(drawn, windows[i], scale, instance.score, textScale);
     });
   }
   return drawn;
@@ -157,20 +172,20 @@ function tighten(window: Window): Window {
   return { x: left, y: top, width: right - left + 1, height: bottom - top + 1, has: window.has };
 }
 
-function paint(drawn: RgbImage, window: Window, scale: number, colour: Colour, opacity: number, contours: boolean) {
+function paint(drawn: RgbImage, window: Window, scale: number, colour: Colour, opacity: number, outline: number) {
   const { x: left, y: top, has } = window;
   for (let y = top; y < top + window.height; y++) {
     for (let x = left; x < left + window.width; x++) {
       if (!has(x, y)) continue;
-      const open = contours ? [!has(x - 1, y), !has(x + 1, y), !has(x, y - 1), !has(x, y + 1)] : [];
-      // Of an enlarged pixel only the side that looks outwards is outline, so that outlines stay one dot thin.
+      const open = outline > 0 ? [!has(x - 1, y), !has(x + 1, y), !has(x, y - 1), !has(x, y + 1)] : [];
+      // Of an enlarged pixel only the side that looks outwards is outline, so that outlines stay thin.
       for (let v = 0; v < scale; v++) {
         for (let u = 0; u < scale; u++) {
           const edge =
-            (open[0] && u === 0) ||
-            (open[1] && u === scale - 1) ||
-            (open[2] && v === 0) ||
-            (open[3] && v === scale - 1);
+            (open[0] && u < outline) ||
+            (open[1] && u >= scale - outline) ||
+            (open[2] && v < outline) ||
+            (open[3] && v >= scale - outline);
           const at = 3 * ((y * scale + v) * drawn.width + x * scale + u);
           const share = edge ? 1 : opacity;
           for (let c = 0; c < 3; c++) drawn.data[at + c] += Math.round(share * (colour[c] - drawn.data[at + c]));
@@ -180,22 +195,65 @@ function paint(drawn: RgbImage, window: Window, scale: number, colour: Colour, o
   }
 }
 
-/** Two decimals in the middle of the instance's box, white on a dark shadow, if the box is wide and high enough. */
-function writeScore(drawn: RgbImage, window: Window, scale: number, score: number): void {
-  const text = score.toFixed(2).replace(/^0/, '');
-  const [width, height] = [textWidth(text), textHeight()];
-  if (window.width * scale < width + 4 || window.height * scale < height + 2) return;
-  const x = Math.round((window.x + window.width / 2) * scale - width / 2);
-  const y = Math.round((window.y + window.height / 2) * scale - height / 2);
+/** Two decimals without the leading zero. */
+const scoreText = (score: number): string => score.toFixed(2).replace(/^0/, '');
+
+/** Two decimals in the middle of the instance's box, if the box is wide and high enough. */
+function writeScore(drawn: RgbImage, window: Window, scale: number, score: number, textScale: number): void {
+  const text = scoreText(score);
+  for (let size = textScale; size >= 1; size--) {
+    const [width, height] = [textWidth(text, size), textHeight(size)];
+    if (window.width * scale < width + 4 || window.height * scale < height + 2) continue;
+    const x = Math.round((window.x + window.width / 2) * scale - width / 2);
+    const y = Math.round((window.y + window.height / 2) * scale - height / 2);
+    drawShadowed(drawn, text, x, y, size);
+    return;
+  }
+}
+
+/** White letters on a dark shadow, legible on any image. */
+function drawShadowed(drawn: RgbImage, text: string, x: number, y: number, size: number): void {
   for (const [dx, dy] of [
     [-1, 0],
     [1, 0],
     [0, -1],
     [0, 1],
   ]) {
-    drawText(drawn, text, x + dx, y + dy, INK);
+    drawText(drawn, text, x + dx * size, y + dy * size, INK, size);
   }
-  drawText(drawn, text, x, y, PAPER);
+  drawText(drawn, text, x, y, PAPER, size);
+}
+
+/**
+ * Draws boxes over an image in their class's colour, with their scores.
+ *
+ * @param image left as it is
+ * @param boxes later ones are drawn over earlier ones; parts outside the image are cut off
+ * @returns a new image, `scale` times as large
+ */
+export function drawBoxes(
+  image: RgbImage,
+  boxes: readonly DrawnBox[],
+  { scale = 1, outline = 1, scores = true, textScale = 1 }: Omit<DrawOptions, 'opacity' | 'contours'> = {},
+): RgbImage {
+  const drawn = enlarge(image, scale);
+  for (const { box, label } of boxes) {
+    const [left, top, right, bottom] = Array.from(box, (side) => Math.round(side * scale));
+    const [width, height] = [right - left + 1, bottom - top + 1];
+    const colour = classColour(label);
+    fillRect(drawn, left, top, width, outline, colour);
+    fillRect(drawn, left, bottom + 1 - outline, width, outline, colour);
+    fillRect(drawn, left, top, outline, height, colour);
+    fillRect(drawn, right + 1 - outline, top, outline, height, colour);
+  }
+  if (scores) {
+    for (const { box, score } of boxes) {
+      if (score === undefined) continue;
+      const above = Math.round(box[1] * scale) - textHeight(textScale);
+      drawShadowed(drawn, scoreText(score), Math.round(box[0] * scale) + 1, Math.max(above, 1), textScale);
+    }
+  }
+  return drawn;
 }
 
 function blank(width: number, height: number): RgbImage {
@@ -209,17 +267,20 @@ function place(page: RgbImage, image: RgbImage, x: number, y: number): void {
   }
 }
 
-/** Panels side by side on white, each below its title; a title too long for its panel is cut. */
-export function panelRow(panels: readonly Panel[]): RgbImage {
-  const titleHeight = textHeight() + 4;
+/** Rows of pixels that a row's titles take above its panels. */
+export const titleHeightOf = (textScale: number): number => textHeight(textScale) + 4;
+
+/** Panels side by side on white, each below its title in letters of `textScale`; a title too long for its panel is cut. */
+export function panelRow(panels: readonly Panel[], textScale = 1): RgbImage {
+  const titleHeight = titleHeightOf(textScale);
   const width = panels.reduce((sum, panel) => sum + panel.image.width, 0) + GAP * Math.max(0, panels.length - 1);
   const height = titleHeight + Math.max(0, ...panels.map((panel) => panel.image.height));
   const page = blank(width, height);
   let x = 0;
   for (const { image, title } of panels) {
     let text = title;
-    while (text.length > 0 && textWidth(text) > image.width - 2) text = text.slice(0, -1);
-    drawText(page, text, x + 1, 2, INK);
+    while (text.length > 0 && textWidth(text, textScale) > image.width - 2) text = text.slice(0, -1);
+    drawText(page, text, x + 1, 2, INK, textScale);
     place(page, image, x, titleHeight);
     x += image.width + GAP;
   }
@@ -231,10 +292,11 @@ export function panelRow(panels: readonly Panel[]): RgbImage {
  *
  * @param rows of any widths
  * @param classes names of the labels 1 …; none for no legend
+ * @param textScale size of the legend's letters
  */
-export function panelGrid(rows: readonly RgbImage[], classes: readonly string[] = []): RgbImage {
-  const swatch = textHeight();
-  const entryWidth = (name: string) => swatch + 4 + textWidth(name) + 14;
+export function panelGrid(rows: readonly RgbImage[], classes: readonly string[] = [], textScale = 1): RgbImage {
+  const swatch = textHeight(textScale);
+  const entryWidth = (name: string) => swatch + 4 + textWidth(name, textScale) + 14;
   const inner = Math.max(1, ...rows.map((row) => row.width));
   // The legend breaks into as many lines as the page's width asks for.
   const entries: { name: string; label: number; x: number; line: number }[] = [];
@@ -255,7 +317,7 @@ export function panelGrid(rows: readonly RgbImage[], classes: readonly string[] 
   for (const entry of entries) {
     const top = y + entry.line * (swatch + 4);
     fillRect(page, GAP + entry.x, top, swatch, swatch, classColour(entry.label));
-    drawText(page, entry.name, GAP + entry.x + swatch + 4, top, INK);
+    drawText(page, entry.name, GAP + entry.x + swatch + 4, top, INK, textScale);
   }
   return page;
 }

@@ -1,4 +1,5 @@
 /** Charts as SVG text, drawn on the host by ECharts without a browser; one look for reports, EDA and evaluation. */
+import { createHash } from 'node:crypto';
 import { BarChart, LineChart } from 'echarts/charts';
 import { GridComponent, LegendComponent, MarkLineComponent, TitleComponent } from 'echarts/components';
 import type { EChartsCoreOption } from 'echarts/core';
@@ -19,7 +20,8 @@ export const CHART_COLOURS: readonly string[] = [
   '#5b5b66',
 ];
 
-const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+// Without quotes: ECharts writes it into an attribute as it is.
+const FONT = 'system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif';
 const INK = '#23262f';
 const MUTED = '#6b7080';
 const RULE = '#e4e6ec';
@@ -32,6 +34,7 @@ export interface ChartSeries {
 }
 
 export interface LineChartOptions {
+  /** May be empty, as may the labels: then no room is left for it. */
   title: string;
   xLabel: string;
   yLabel: string;
@@ -41,6 +44,10 @@ export interface LineChartOptions {
   height?: number;
   yMin?: number;
   yMax?: number;
+  /** False where the page names the series itself, in the order of `CHART_COLOURS`. Default true. */
+  legend?: boolean;
+  /** Ticks of the x axis at whole numbers only. */
+  wholeX?: boolean;
   /** A vertical line, such as at the best epoch. */
   mark?: { x: number; label: string };
   /** Draws steps instead of slopes. */
@@ -64,13 +71,19 @@ export interface HistogramOptions {
 export function lineChart(options: LineChartOptions): string {
   const { series, mark, step, logY, yMin, yMax } = options;
   const xs = series.flatMap(({ points }) => points.map(([x]) => x));
+  const least = xs.length > 0 ? xs.reduce((a, b) => Math.min(a, b)) : 0;
+  const most = xs.length > 0 ? xs.reduce((a, b) => Math.max(a, b)) : 1;
+  // The label of a mark near an end of the axis stays inside the picture.
+  const share = mark ? (mark.x - least) / (most - least || 1) : 0;
+  const align = share > 0.85 ? 'right' : share < 0.15 ? 'left' : 'center';
   return render(options, series.length, {
     xAxis: {
       ...axis(options.xLabel),
       type: 'value',
-      min: xs.length > 0 ? xs.reduce((least, x) => Math.min(least, x)) : 0,
-      max: xs.length > 0 ? xs.reduce((most, x) => Math.max(most, x)) : 1,
+      min: least,
+      max: most,
       splitLine: { show: false },
+      ...(options.wholeX ? { minInterval: 1 } : {}),
     },
     yAxis: {
       ...axis(options.yLabel, true),
@@ -93,7 +106,7 @@ export function lineChart(options: LineChartOptions): string {
               silent: true,
               symbol: 'none',
               lineStyle: { color: MUTED, type: 'dashed', width: 1 },
-              label: { formatter: mark.label, color: MUTED, fontFamily: FONT, fontSize: 11 },
+              label: { formatter: mark.label, align, color: MUTED, fontFamily: FONT, fontSize: 11 },
               data: [{ xAxis: mark.x }],
             },
           }
@@ -148,13 +161,14 @@ function axis(name: string, vertical = false): object {
 }
 
 function render(
-  { title, width = 640, height = 320 }: { title: string; width?: number; height?: number },
+  { title, xLabel, yLabel, legend: named = true, width = 640, height = 320 }: Omit<LineChartOptions, 'series'>,
   series: number,
   parts: EChartsCoreOption,
 ): string {
   const chart = echarts.init(null, undefined, { renderer: 'svg', ssr: true, width, height });
   try {
-    const legend = series > 1;
+    const legend = named && series > 1;
+    const top = title ? 34 : 8;
     chart.setOption({
       animation: false,
       backgroundColor: '#ffffff',
@@ -168,7 +182,7 @@ function render(
       },
       legend: legend
         ? {
-            top: 34,
+            top,
             left: 14,
             itemWidth: 16,
             itemHeight: 8,
@@ -176,11 +190,27 @@ function render(
             textStyle: { color: INK, fontFamily: FONT, fontSize: 11 },
           }
         : undefined,
-      grid: { left: 64, right: 24, top: legend ? 72 : 48, bottom: 48 },
+      grid: { left: yLabel ? 64 : 46, right: 24, top: top + (legend ? 38 : 16), bottom: xLabel ? 48 : 28 },
       ...parts,
     });
-    return chart.renderToSVGString();
+    return tidy(chart.renderToSVGString());
   } finally {
     chart.dispose();
   }
+}
+
+/**
+ * The drawing alone: without ECharts' rules and marks for a pointer, and with ids that depend on the drawing only, so that equal
+ * charts are equal texts and different ones can stand in one page.
+ */
+function tidy(svg: string): string {
+  const plain = svg
+    .replace(/<style >.*?<\/style>\s*/s, '')
+    .replace(/ (?:class="[^"]*"|ecmeta_\w+="[^"]*"|pointer-events="[^"]*")/g, '')
+    .replace(/<defs >\s*<\/defs>\s*/, '');
+  const key = createHash('sha256')
+    .update(plain.replaceAll(/zr\d+-/g, ''))
+    .digest('hex')
+    .slice(0, 8);
+  return plain.replaceAll(/zr\d+-/g, `c${key}-`);
 }

@@ -27,6 +27,10 @@ export const RUN_FILES = {
   best: 'best.safetensors',
   state: 'state.safetensors',
   checkpoints: 'checkpoints',
+  environment: 'environment.json',
+  scores: 'scores.json',
+  panels: 'panels',
+  report: 'report.html',
 } as const;
 
 /** Everything a run works with. */

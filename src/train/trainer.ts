@@ -1,4 +1,4 @@
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
@@ -12,23 +12,10 @@ import { LossMeter, readLosses } from './losses.ts';
 import { startProgress } from './progress.ts';
 import { loadRunState, saveRunState } from './resume.ts';
 import { checkpointInfo, RUN_FILES, type Run } from './run.ts';
+import { type EpochMetrics, RunLog } from './runLog.ts';
 import { learningRate } from './schedule.ts';
 import { type StepLosses, trainStep } from './step.ts';
 import { tunedThresholds, type Validation, validate } from './validate.ts';
-
-/** One line of `metrics.jsonl`: means of the losses by name with their `total`, and the validation scores. */
-export interface EpochMetrics {
-  epoch: number;
-  steps: number;
-  lr: number;
-  secondsPerStep: number;
-  train: Record<string, number>;
-  validation: Record<string, number>;
-  iouMap: number | null;
-  boxMap30: number;
-  maskAP50: number | null;
-  boxAP50: number;
-}
 
 type TrainedEpoch = Pick<EpochMetrics, 'epoch' | 'steps' | 'lr' | 'secondsPerStep' | 'train'>;
 
@@ -54,6 +41,8 @@ export class Trainer {
   #step = 0;
   #losses = new LossMeter();
   #best: EpochScore | null = null;
+  /** From `start` or `resume`, one of which comes before `train`. */
+  #log!: RunLog;
   // Loader and sampler draw from generators of their own, so that neither's use moves the other.
   #loaderRandom: Random;
   #samplerRandom: Random;
@@ -69,12 +58,17 @@ export class Trainer {
     return join(this.#run.out, file);
   }
 
+  /** Steps since the run began: those of the finished epochs and of the one under way. */
+  #stepsDone(epochs: number): number {
+    return epochs * Math.ceil(this.#run.split.train.length / this.#run.options.batchSize) + this.#step;
+  }
+
   /** Starts a new run's folder. */
   start(): void {
     mkdirSync(this.#path(RUN_FILES.checkpoints), { recursive: true });
     writeFileAtomic(this.#path(RUN_FILES.config), `${JSON.stringify(this.#run.options, null, 2)}\n`);
     writeSplitFile(this.#path(RUN_FILES.split), this.#run.split, splitOrigin(this.#run.options));
-    writeFileAtomic(this.#path(RUN_FILES.metrics), '');
+    this.#log = RunLog.start(this.#run.out);
   }
 
   /** Takes up a stopped run. @throws UserError if its state cannot be read */
@@ -86,9 +80,7 @@ export class Trainer {
     this.#best = position.best;
     this.#loaderRandom = Random.restore(position.loader);
     this.#samplerRandom = Random.restore(position.sampler);
-    // A run that was killed between an epoch's line and its state trains that epoch again.
-    const lines = readFileSync(this.#path(RUN_FILES.metrics), 'utf8').split('\n').filter(Boolean).slice(0, this.#epoch);
-    writeFileAtomic(this.#path(RUN_FILES.metrics), lines.map((line) => `${line}\n`).join(''));
+    this.#log = RunLog.resume(this.#run.out, this.#epoch, this.#stepsDone(this.#epoch));
   }
 
   /** @throws NonFiniteLossError when a loss is no number; checkpoints written before stay. */
@@ -121,13 +113,14 @@ export class Trainer {
     const first = this.#step;
     const bar = startProgress(`Epoch ${epoch}/${options.epochs}`, steps, first);
     // A step's losses are read while the next is being computed, so that no step waits for them.
-    let unread: { losses: StepLosses; ids: string[] } | null = null;
+    let unread: { losses: StepLosses; ids: string[]; lr: number } | null = null;
     const readPending = async (): Promise<void> => {
       if (!unread) return;
-      const { losses, ids } = unread;
+      const { losses, ids, lr } = unread;
       unread = null;
       const values = await readLosses(losses, ids);
       this.#losses.add(values);
+      this.#log.step(this.#stepsDone(epoch - 1), values, lr);
       bar.update(this.#step, describeLosses(values));
     };
     let lr = options.lr;
@@ -140,7 +133,7 @@ export class Trainer {
         const losses = await trainStep(model, batch, (n) => this.#samplerRandom.permutation(n), { ...options, lr });
         await readPending();
         this.#step++;
-        unread = { losses, ids: batch.map(({ image }) => image.id) };
+        unread = { losses, ids: batch.map(({ image }) => image.id), lr };
         if (this.#hooks.stopping() && this.#step < steps) {
           await readPending();
           await this.#saveState(epochStart);
@@ -169,7 +162,7 @@ export class Trainer {
     await saveCheckpoint(checkpoint, model, checkpointInfo(this.#run, epoch));
     const { iouMap, boxMap30, maskAP50, boxAP50 } = scores;
     const metrics: EpochMetrics = { ...trained, validation: losses, iouMap, boxMap30, maskAP50, boxAP50 };
-    appendFileSync(this.#path(RUN_FILES.metrics), `${JSON.stringify(metrics)}\n`);
+    this.#log.epoch(this.#stepsDone(epoch - 1), metrics);
     this.#hooks.say(describeEpoch(metrics, options.epochs));
     const score = epochScore(epoch, scores, losses.total);
     if (split.validation.length > 0 && isBetter(score, this.#best)) {

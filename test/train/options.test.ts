@@ -243,7 +243,18 @@ describe('epochScore', () => {
   it('isBetterBy goes by the metric that is named, of equals by all that training goes by', () => {
     const result = (epoch: number, given: Partial<typeof scores>, loss = 1): EpochResult => {
       const all = { ...scores, ...given };
-      return { score: epochScore(epoch, all, loss), scores: { ...all, images: 1, instances: 1, perClass: [] } };
+      return {
+        score: epochScore(epoch, all, loss),
+        scores: {
+          ...all,
+          computeMAP: 0,
+          coco: { segm: null, bbox: [] },
+          images: 1,
+          instances: 1,
+          perClass: [],
+          perImage: [],
+        },
+      };
     };
     for (const metric of epochMetrics) {
       expect(isBetterBy(metric, result(1, {}), null)).toBe(true);

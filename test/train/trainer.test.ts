@@ -125,6 +125,7 @@ describe('a finished run', () => {
       'best.safetensors',
       'checkpoints',
       'config.json',
+      'events.out.tfevents.0000000001.webgpu-mask-rcnn',
       'metrics.jsonl',
       'split.json',
       'state.safetensors',
