@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { requireOutputFolder } from '../data/files.ts';
 import { ensureSyntheticDataset } from '../data/synthetic.ts';
 import { requireFolder } from '../data/table.ts';
+import type { KernelFamily } from '../kernels/kernelChoice.ts';
 import { presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
 import { completeTrainOptions, type GivenTrainOptions, readTrainConfig, type TrainOptions } from '../train/options.ts';
@@ -13,7 +14,7 @@ import { Trainer } from '../train/trainer.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { writePictures, writeRunSubmission } from './runResults.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   stepLr?: TrainOptions['stepLr'];
@@ -21,6 +22,7 @@ interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   config?: string;
   resume?: string;
   adapter: string;
+  kernels: KernelFamily;
 }
 
 function parseStepLr(text: string): TrainOptions['stepLr'] {
@@ -54,12 +56,15 @@ export function trainCommand(): Command {
     .option('--config <file>', "options from a file, such as a run's config.json; options given here win")
     .option('--resume <dir>', 'go on with a stopped run')
     .addOption(adapterOption())
-    .action(async ({ out, config, resume, adapter, ...given }: Flags) => {
+    .addOption(kernelsOption())
+    .action(async ({ out, config, resume, adapter, kernels, ...given }: Flags) => {
       if (resume !== undefined) {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
-          throw new UserError('--resume takes all options from the run; only --adapter may stand beside it.');
+          throw new UserError(
+            '--resume takes all options from the run; only --adapter and --kernels may stand beside it.',
+          );
         }
-        await run(readRunOptions(resume), resume, true, adapter);
+        await run(readRunOptions(resume), resume, true, { adapter, kernels });
         return;
       }
       const options = completeTrainOptions({ ...(config === undefined ? {} : readTrainConfig(config)), ...given });
@@ -68,7 +73,7 @@ export function trainCommand(): Command {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
       }
       requireOutputFolder(folder, '--out');
-      await run(options, folder, false, adapter);
+      await run(options, folder, false, { adapter, kernels });
     });
 }
 
@@ -106,13 +111,19 @@ function readRunOptions(folder: string): TrainOptions {
   return { ...completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config))), weights: null };
 }
 
-async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
+async function run(
+  options: TrainOptions,
+  out: string,
+  resume: boolean,
+  { adapter, kernels }: Pick<Flags, 'adapter' | 'kernels'>,
+): Promise<void> {
   const dir = dataFolder(options);
   const planned = planRun(options, dir, out);
-  await withDevice(adapter, async (device) => {
+  const body = async (device: Device): Promise<void> => {
     describe(planned, dir);
     await train(planned, resume, device);
-  });
+  };
+  await withDevice(adapter, body, kernels);
 }
 
 /** Trains a planned run, or goes on with it, and writes its pictures and submission. */
