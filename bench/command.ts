@@ -1,8 +1,9 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../src/cli/errors.ts';
-import { adapterOption, interruptible, say, withDevice } from '../src/cli/session.ts';
+import { adapterOption, interruptible, kernelsOption, say, withDevice } from '../src/cli/session.ts';
 import { writeFileAtomic } from '../src/data/files.ts';
 import { environment } from '../src/gpu/environment.ts';
+import type { KernelFamily } from '../src/kernels/kernelChoice.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { startProgress } from '../src/train/progress.ts';
 import { type BenchGroup, matches, type Size, sizes } from './cases.ts';
@@ -13,6 +14,7 @@ import { type BenchReport, renderMarkdown, renderTables } from './report.ts';
 export interface BenchFlags {
   filter?: string;
   adapter: string;
+  kernels?: KernelFamily;
   size?: Size;
   rounds: number;
   list?: boolean;
@@ -86,6 +88,7 @@ export function benchCommand(): Command {
     )
     .option('--filter <text>', 'only cases whose name has all these words, for instance "conv2d 3x3" or "layer"')
     .addOption(adapterOption())
+    .addOption(kernelsOption())
     .addOption(
       new Option(
         '--size <size>',
@@ -118,6 +121,6 @@ export function benchCommand(): Command {
       ) {
         selectGroups(possible[0], flags.filter);
       }
-      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)));
+      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)), flags.kernels);
     });
 }

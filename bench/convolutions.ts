@@ -7,6 +7,7 @@ import type { Tensor } from '../src/tensor/tensor.ts';
 import type { BenchGroup, Size } from './cases.ts';
 import { ladderCases, noise } from './check.ts';
 import { gradientOf } from './gradient.ts';
+import { type RungName, rungsOf } from './rungs.ts';
 
 /** A convolution of [images, height, width, in] by [kernel, kernel, in, out]. */
 export interface ConvShape {
@@ -114,6 +115,14 @@ function weightGradientAt(shape: ConvShape, { x, upstream }: ConvData, index: nu
   return sum;
 }
 
+/** Rungs between the naive and the last. */
+function rungNames(shape: ConvShape): RungName[] {
+  return ['tile from buffers', 'tile from textures', ...(hasWinograd(shape) ? (['winograd'] as const) : [])];
+}
+
+/** Of long sums in other orders, and of Winograd's rounding. */
+const TOLERANCE = 1e-4;
+
 type Direction = 'forward' | 'input gradient' | 'weight gradient';
 
 function allocate(device: Device, shape: ConvShape): { data: ConvData; tensors: Record<keyof ConvData, Tensor> } {
@@ -133,21 +142,28 @@ function allocate(device: Device, shape: ConvShape): { data: ConvData; tensors: 
   return { data, tensors: { x: put('x'), weight: put('weight'), upstream: put('upstream') } };
 }
 
-/** One direction of a convolution: `naive` by its definition, `conv2d` as the model runs it. */
+/** Whether Winograd's algorithm can compute it. */
+function hasWinograd({ kernel, stride, padding }: ConvShape): boolean {
+  return kernel === 3 && stride === 1 && padding === 1;
+}
+
+/** One direction of a convolution: `naive` by its definition, the tile, Winograd's algorithm, `conv2d` as the model runs it. */
 function direction(shape: ConvShape, which: Direction): BenchGroup {
   const group = `conv2d ${which} ${describeConv(shape)}`;
   return {
     table: `conv2d ${which}`,
     name: group,
-    variants: ['naive', 'conv2d'],
+    variants: ['naive', ...rungNames(shape), 'conv2d'],
     open(device) {
       const { data, tensors } = allocate(device, shape);
       const { x, weight, upstream } = tensors;
       const geometry = geometryOf(shape);
       const common = { group, flops: convFlops(shape) };
       if (which === 'forward') {
-        const rungs = { naive: () => conv2dNaive(x, weight, geometry), conv2d: () => conv2d(x, weight, geometry) };
-        return { cases: ladderCases({ ...common, rungs, expected: (index) => forwardAt(shape, data, index) }) };
+        const naive = () => conv2dNaive(x, weight, geometry);
+        const rungs = { naive, ...rungsOf(device, [...rungNames(shape), 'conv2d'], () => conv2d(x, weight, geometry)) };
+        const expected = (index: number) => forwardAt(shape, data, index);
+        return { cases: ladderCases({ ...common, rungs, tolerance: TOLERANCE, expected }) };
       }
       const wrt = which === 'input gradient' ? 'x' : 'weight';
       const gradient = gradientOf('conv2d', { x, weight }, geometry, wrt, upstream);
@@ -161,9 +177,8 @@ function direction(shape: ConvShape, which: Direction): BenchGroup {
       return {
         cases: ladderCases({
           ...common,
-          rungs: { naive, conv2d: gradient },
-          // Long sums in two orders.
-          tolerance: 1e-4,
+          rungs: { naive, ...rungsOf(device, [...rungNames(shape), 'conv2d'], gradient) },
+          tolerance: TOLERANCE,
           expected: (index) => at(shape, data, index),
         }),
       };
@@ -186,7 +201,8 @@ export function convolutionLayer(name: string, shape: ConvShape, uses: number): 
         cases: ladderCases({
           group,
           flops: convFlops(shape),
-          rungs: { conv2d: () => conv2d(tensors.x, tensors.weight, geometry) },
+          rungs: rungsOf(device, ['conv2d'], () => conv2d(tensors.x, tensors.weight, geometry)),
+          tolerance: TOLERANCE,
           expected: (index) => forwardAt(shape, data, index),
           samples: 256,
         }),

@@ -7,13 +7,14 @@ import { FlatParameters } from '../src/tensor/flatParameters.ts';
 import { type BenchCase, type BenchGroup, caseName, type Size } from './cases.ts';
 import { ladderCases, noise, relativeError } from './check.ts';
 import { naiveAdd, naiveBatchNorm, naiveMatmul } from './naive.ts';
+import { rungsOf } from './rungs.ts';
 
 function matmulGroup(n: number): BenchGroup {
   const group = `matmul ${n}³`;
   return {
     table: 'matmul',
     name: group,
-    variants: ['naive', 'matmul'],
+    variants: ['naive', 'tile from buffers', 'tile from textures', 'matmul'],
     open(device) {
       const random = new Random(1);
       const [left, right] = [noise(n * n, random), noise(n * n, random)];
@@ -22,7 +23,10 @@ function matmulGroup(n: number): BenchGroup {
         cases: ladderCases({
           group,
           flops: 2 * n ** 3,
-          rungs: { naive: () => naiveMatmul(a, b), matmul: () => matmul(a, b) },
+          rungs: {
+            naive: () => naiveMatmul(a, b),
+            ...rungsOf(device, ['tile from buffers', 'tile from textures', 'matmul'], () => matmul(a, b)),
+          },
           expected(index) {
             let sum = 0;
             for (let k = 0; k < n; k++) sum += left[Math.floor(index / n) * n + k] * right[k * n + (index % n)];

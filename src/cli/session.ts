@@ -1,6 +1,13 @@
 import { Option } from 'commander';
 import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
 import { openDevice } from '../gpu/nodeAdapter.ts';
+import {
+  familyChoice,
+  type KernelFamily,
+  kernelFamilies,
+  parseKernelFamily,
+  setKernelChoice,
+} from '../kernels/kernelChoice.ts';
 import { Device } from '../tensor/device.ts';
 
 /** `--adapter NAME`, as every command that computes takes it. */
@@ -10,17 +17,29 @@ export function adapterOption(): Option {
     .argParser(parseAdapterChoice);
 }
 
+/** `--kernels FAMILY`, for commands that check or time kernels. */
+export function kernelsOption(): Option {
+  return new Option('--kernels <family>', `compute products and convolutions by: ${kernelFamilies.join(', ')}`)
+    .default('auto')
+    .argParser(parseKernelFamily);
+}
+
 /** Tells a line to the user; results go to stdout, everything else to stderr. */
 export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
 /** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
-export async function withDevice<T>(adapter: string, body: (device: Device) => Promise<T>): Promise<T> {
+export async function withDevice<T>(
+  adapter: string,
+  body: (device: Device) => Promise<T>,
+  kernels: KernelFamily = 'auto',
+): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
   say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
   try {
+    setKernelChoice(device, familyChoice(device, kernels));
     return await body(device);
   } finally {
     await device.gpu.close();

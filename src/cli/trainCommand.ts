@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { requireOutputFolder, writeFileAtomic } from '../data/files.ts';
 import type { EvaluationResult } from '../eval/evaluator.ts';
+import type { KernelFamily } from '../kernels/kernelChoice.ts';
 import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
@@ -21,7 +22,7 @@ import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { readRunOptions } from './runFolder.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
@@ -30,6 +31,7 @@ interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   config?: string;
   resume?: string;
   adapter: string;
+  kernels: KernelFamily;
 }
 
 function parseStepLr(text: string): TrainOptions['stepLr'] {
@@ -97,12 +99,15 @@ export function trainCommand(): Command {
     .option('--config <file>', "options from a file, such as a run's config.json; options given here win")
     .option('--resume <dir>', 'go on with a stopped run')
     .addOption(adapterOption())
-    .action(async ({ out, config, resume, adapter, ...given }: Flags) => {
+    .addOption(kernelsOption())
+    .action(async ({ out, config, resume, adapter, kernels, ...given }: Flags) => {
       if (resume !== undefined) {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
-          throw new UserError('--resume takes all options from the run; only --adapter may stand beside it.');
+          throw new UserError(
+            '--resume takes all options from the run; only --adapter and --kernels may stand beside it.',
+          );
         }
-        await run(resumeOptions(resume), resume, true, adapter);
+        await run(resumeOptions(resume), resume, true, { adapter, kernels });
         return;
       }
       const options = gatherOptions(config === undefined ? {} : readTrainConfig(config), given);
@@ -111,7 +116,7 @@ export function trainCommand(): Command {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
       }
       requireOutputFolder(folder, '--out');
-      await run(options, folder, false, adapter);
+      await run(options, folder, false, { adapter, kernels });
     });
 }
 
@@ -150,18 +155,24 @@ export function planStoredRun(folder: string): Run {
   return planRun({ ...options, weights: null }, dataFolder(options), folder);
 }
 
-async function run(options: TrainOptions, out: string, resume: boolean, adapter: string): Promise<void> {
+async function run(
+  options: TrainOptions,
+  out: string,
+  resume: boolean,
+  { adapter, kernels }: Pick<Flags, 'adapter' | 'kernels'>,
+): Promise<void> {
   const dir = dataFolder(options);
   const weights = options.weights === null ? null : await openWeightsFile(options.weights);
   try {
     const planned = planRun(options, dir, out, weights);
-    await withDevice(adapter, async (device) => {
+    const body = async (device: Device): Promise<void> => {
       describe(planned, dir);
       if (!resume && weights === null && presetDefaults(options.preset).data.competitionData) {
         say("Weights   random; the notebook starts from torchvision's COCO weights, as --weights FILE does");
       }
       await train(planned, resume, device);
-    });
+    };
+    await withDevice(adapter, body, kernels);
   } finally {
     weights?.close();
   }

@@ -85,7 +85,7 @@ export class Gpu {
   readonly device: GPUDevice;
   readonly pool: BufferPool;
   readonly textures: TexturePool;
-  /** Operands derived from buffers; `Gpu` keeps count of what is written. */
+  /** Operands derived from buffers; every command that writes to a buffer tells it. */
   readonly derived: DerivedCache<PooledBuffer | PooledTexture>;
   /** What dispatches are counted under while they are profiled: the part of the model that is being computed. */
   label = '';
@@ -348,7 +348,7 @@ export class Gpu {
       const resource = pooled(source);
       if ('view' in resource !== texture)
         throw new Error(`${program.name}: the binding ${name} takes a ${texture ? 'texture' : 'buffer'}.`);
-      if (writes && 'contents' in resource) resource.contents.version++;
+      if (writes && 'contents' in resource) this.derived.forget(resource.contents);
       return resource;
     });
     const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
@@ -440,7 +440,7 @@ export class Gpu {
   /** Fills the first `bytes` of a buffer with zeros, in order with the dispatches around it. */
   clear(buffer: PooledBuffer, bytes: number): void {
     this.#endPass();
-    buffer.contents.version++;
+    this.derived.forget(buffer.contents);
     this.#open().clearBuffer(buffer.gpuBuffer, buffer.offset, Math.ceil(bytes / 4) * 4);
   }
 
@@ -448,7 +448,7 @@ export class Gpu {
   copy(from: PooledBuffer, to: PooledBuffer, bytes: number, fromOffset = 0, toOffset = 0): void {
     if (bytes === 0) return;
     this.#endPass();
-    to.contents.version++;
+    this.derived.forget(to.contents);
     this.#open().copyBufferToBuffer(
       from.gpuBuffer,
       from.offset + fromOffset,
@@ -483,7 +483,7 @@ export class Gpu {
     this.throwIfFailed();
     if (data.byteLength === 0) return;
     this.flush();
-    buffer.contents.version++;
+    this.derived.forget(buffer.contents);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     const whole = bytes.byteLength & ~3;
     const start = buffer.offset + offset;

@@ -7,11 +7,9 @@ interface Pooled {
   tag: string;
 }
 
-/** What a buffer holds, shared by its slices. */
+/** What a buffer holds, shared by its slices: who derives something from it must know when it is written to or given back. */
 export interface Contents {
   readonly id: number;
-  /** Counts the commands that wrote to the buffer; what was derived from an older version is out of date. */
-  version: number;
 }
 
 /** A device buffer on loan from the pool, or a slice of one. */
@@ -177,7 +175,7 @@ export class BufferPool extends Pool<PooledBuffer> {
     super(ledger, {
       create: (size, tag) => {
         const id = nextId++;
-        return { id, gpuBuffer: create(size), contents: { id, version: 0 }, offset: 0, size, tag };
+        return { id, gpuBuffer: create(size), contents: { id }, offset: 0, size, tag };
       },
       destroy: ({ gpuBuffer }) => gpuBuffer.destroy(),
       classOf: sizeClass,

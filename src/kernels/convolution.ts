@@ -1,6 +1,8 @@
 import type { Tensor } from '../tensor/tensor.ts';
+import { kernelChoice } from './kernelChoice.ts';
 import type { Weights } from './operands.ts';
 import { columnProduct, type Epilogue, rowProduct, type Window } from './tileProduct.ts';
+import { winogradCan, winogradConvolution, winogradWeightGradients } from './winograd.ts';
 
 /*
  * The three directions of a convolution (without groups), as products on the tile. With stride s, padding p and dilation d:
@@ -43,6 +45,20 @@ function extentOf({ shape: [images, height, width, channels] }: Tensor) {
 /** Sizes of a kernel. */
 export type Kernel = readonly [height: number, width: number];
 
+/** Whether Winograd's algorithm computes a convolution from x to y (or a gradient of it): if it can, and if the choice for this adapter says so. */
+function takesWinograd(
+  direction: 'forward' | 'inputGradient' | 'weightGradient',
+  x: Tensor,
+  y: Tensor,
+  [kh, kw]: Kernel,
+  { stride, padding, dilation }: ConvGeometry,
+): boolean {
+  if (kh !== 3 || kw !== 3 || stride !== 1 || padding !== 1 || dilation !== 1 || !winogradCan(x, y)) return false;
+  const { images, height, width, channels } = extentOf(x);
+  const problem = { direction, images, height, width, channels, outChannels: y.shape[3] };
+  return kernelChoice(x.device).convolution(problem) === 'winograd';
+}
+
 /** out [N, OH, OW, Co] = the convolution of x [N, H, W, Ci] by weights [kh · kw, Ci, Co]. */
 export function convForward(
   x: Tensor,
@@ -52,6 +68,10 @@ export function convForward(
   geometry: ConvGeometry,
   epilogue: Epilogue,
 ): void {
+  if (takesWinograd('forward', x, out, kernel, geometry)) {
+    winogradConvolution(x, weights, out, epilogue);
+    return;
+  }
   const shape = { image: extentOf(x), window: windowOf(out, kernel, geometry), columns: weights.columns };
   rowProduct(x, weights, out, shape, epilogue);
 }
@@ -65,13 +85,12 @@ export function convWeightGradient(
   epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
 ): void {
   const [kh, kw] = out.shape;
-  columnProduct(
-    x,
-    g,
-    out,
-    { image: extentOf(x), window: windowOf(g, [kh, kw], geometry), columns: g.shape[3] },
-    epilogue,
-  );
+  if (takesWinograd('weightGradient', x, g, [kh, kw], geometry)) {
+    winogradWeightGradients(x, g, out, epilogue);
+    return;
+  }
+  const shape = { image: extentOf(x), window: windowOf(g, [kh, kw], geometry), columns: g.shape[3] };
+  columnProduct(x, g, out, shape, epilogue);
 }
 
 /** One dimension of a phase: which of `kernel` taps meet inputs i ≡ phase (mod stride), and where they lie in g. */
@@ -100,6 +119,10 @@ export function convInputGradient(
   epilogue: Epilogue,
 ): void {
   const flipped = weights.transposed?.flip === true;
+  if (flipped && takesWinograd('inputGradient', out, g, [kh, kw], geometry)) {
+    winogradConvolution(g, weights, out, epilogue);
+    return;
+  }
   const { columns } = weights;
   const [, height, width] = out.shape;
   const { stride } = geometry;

@@ -88,10 +88,14 @@ function fitted(tile: TileShape, { columns }: ProductProblem): TileShape {
   return { ...tile, vectors: Math.min(tile.vectors, Math.max(1, Math.ceil(columns / (tile.lanes * 4)))) };
 }
 
-/** Winograd's transforms cost in proportion to the channels, what it saves to their square. */
-function winogradPays(device: Device, { channels, outChannels }: ConvolutionProblem): boolean {
-  const least = { lavapipe: 128, swiftshader: 64, gpu: Number.POSITIVE_INFINITY, cpu: 64 }[device.gpu.opened.info.kind];
-  return Math.min(channels, outChannels) >= least;
+/**
+ * Winograd's transforms cost in proportion to the channels, what it saves to their square; and those of the weights cost the same for
+ * few tiles as for many.
+ */
+function winogradPays(device: Device, { images, height, width, channels, outChannels }: ConvolutionProblem): boolean {
+  const leastChannels = { lavapipe: 64, swiftshader: 32, gpu: Number.POSITIVE_INFINITY, cpu: 64 };
+  const tiles = images * Math.ceil(height / 4) * Math.ceil(width / 4);
+  return tiles >= 24 && Math.min(channels, outChannels) >= leastChannels[device.gpu.opened.info.kind];
 }
 
 /** The values of `--kernels`. */

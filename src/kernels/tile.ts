@@ -53,20 +53,15 @@ export type TileFlags = {
   vectors: number;
   spread: TileShape['spread'];
   source: TileShape['source'];
-  /** Where C is written; a texture takes plain sums, without an epilogue. */
-  target: 'buffer' | 'texture';
   /** A is loaded by vec4: its channels (and so its row lengths) are multiples of 4. Of a texture always. */
   vecA: boolean;
   /** C, the epilogue's tensors and, in a buffer, B are accessed by vec4: the columns are a multiple of 4. */
   vecB: boolean;
 };
 
-export function tileFlags(
-  shape: TileShape,
-  { vecA, vecB, target }: Pick<TileFlags, 'vecA' | 'vecB' | 'target'>,
-): TileFlags {
+export function tileFlags(shape: TileShape, { vecA, vecB }: Pick<TileFlags, 'vecA' | 'vecB'>): TileFlags {
   const { lanes, lanesDown, rows, vectors, spread, source } = shape;
-  return { lanes, lanesDown, rows, vectors, spread, source, target, vecA: vecA || source === 'texture', vecB };
+  return { lanes, lanesDown, rows, vectors, spread, source, vecA: vecA || source === 'texture', vecB };
 }
 
 export const XYZW = 'xyzw';
@@ -75,7 +70,7 @@ export const range = (count: number): number[] => Array.from({ length: count }, 
 export const lines = (count: number, line: (index: number) => string): string => range(count).map(line).join('\n');
 export const element = (vector: boolean): 'vec4f' | 'f32' => (vector ? 'vec4f' : 'f32');
 
-export function bindings({ vecA, vecB, source, target }: TileFlags) {
+export function bindings({ vecA, vecB, source }: TileFlags) {
   const from = (vector: boolean): BindingType => (source === 'texture' ? 'texture' : element(vector));
   return {
     a: ['read', from(vecA)],
@@ -83,7 +78,7 @@ export function bindings({ vecA, vecB, source, target }: TileFlags) {
     scale: ['read', element(vecB)],
     bias: ['read', element(vecB)],
     residual: ['read', element(vecB)],
-    c: ['write', target === 'texture' ? 'texture' : element(vecB)],
+    c: ['write', element(vecB)],
   } as const;
 }
 
@@ -147,13 +142,7 @@ const gather = (name: string, base = ''): string =>
   `vec4f(${[...XYZW].map((component) => `${name}[${base}at.${component}]`).join(', ')})`;
 
 /** Reading scale and bias, and writing C. */
-function store({ vecB, target }: TileFlags): string {
-  if (target === 'texture') {
-    return `
-fn store(row: u32, vector: u32, sum: vec4f) {
-  if (vector < u.columns) { textureStore(c, texel(row * u.columns + vector), sum); }
-}`;
-  }
+function store({ vecB }: TileFlags): string {
   if (vecB) {
     return `
 fn readScale(vector: u32) -> vec4f { return scale[min(vector, u.columns - 1u)]; }
@@ -237,18 +226,13 @@ export function multiplyAdd(
  * Scale, bias and stores of the rows below `limit`. `target` gives the row of C for the tile's row r. A loop over the rows, where everything else is
  * unrolled: unrolled, the epilogue's loads and stores would make up most of the text, and software adapters would compile for seconds.
  */
-export function epilogue({ rows, vectors, target: to }: TileFlags, target: string): string {
-  const factors =
-    to === 'texture'
-      ? ''
-      : lines(
-          vectors,
-          (j) => `  var scale${j} = vec4f(1.0); if (u.scaled == 1u) { scale${j} = readScale(vector${j}); }
-  var bias${j} = vec4f(); if (u.biased == 1u) { bias${j} = readBias(vector${j}); }`,
-        );
-  const value = (j: number): string => (to === 'texture' ? `sums[r][${j}]` : `fma(sums[r][${j}], scale${j}, bias${j})`);
+export function epilogue({ rows, vectors }: TileFlags, target: string): string {
   return `
-${factors}
+${lines(
+  vectors,
+  (j) => `  var scale${j} = vec4f(1.0); if (u.scaled == 1u) { scale${j} = readScale(vector${j}); }
+  var bias${j} = vec4f(); if (u.biased == 1u) { bias${j} = readBias(vector${j}); }`,
+)}
   var sums: array<array<vec4f, ${vectors}>, ${rows}>;
 ${lines(rows, (r) =>
   range(vectors)
@@ -259,7 +243,7 @@ ${lines(rows, (r) =>
   let used = min(limit - min(firstRow, limit), ${rows}u);
   for (var r = 0u; r < used; r++) {
     let place = ${target};
-${lines(vectors, (j) => `    store(place, vector${j}, ${value(j)});`)}
+${lines(vectors, (j) => `    store(place, vector${j}, fma(sums[r][${j}], scale${j}, bias${j}));`)}
   }
 }`;
 }

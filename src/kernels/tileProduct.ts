@@ -78,12 +78,11 @@ export interface ColumnShape {
 interface Bound {
   a: Bindable;
   b: Bindable;
-  c: Bindable;
+  c: BufferSource;
   /** Any buffer that is not written to; it stands for the epilogue's tensors that there are none of. */
   unused: BufferSource;
   vecA: boolean;
   vecB: boolean;
-  target: 'buffer' | 'texture';
   /** Products that lie one after another in a, b and c; 1 by default. */
   batches?: number;
 }
@@ -198,7 +197,7 @@ export function rowProduct(a: Tensor, b: Weights, out: Tensor, shape: RowShape, 
   if (rows === 0 || columns === 0) return;
   const depth = window.tapsDown * window.tapsAcross * image.channels;
   const chosen = kernelChoice(device).product({ direction: 'row', rows, columns, depth });
-  const common = { c: out, unused: a, target: 'buffer' } as const;
+  const common = { c: out, unused: a } as const;
   const tile = sourceThatHolds(device, chosen, image, b);
   const pixels = image.images * image.height * image.width;
   if (tile !== 'naive' && tile.source === 'texture') {
@@ -337,7 +336,6 @@ export function columnProduct(
     unused: a,
     vecA: vectors && image.channels % 4 === 0,
     vecB: vectors && columns % 4 === 0,
-    target: 'buffer',
   };
   runColumns(device, tile, bound, { ...shape, chunk, splits }, splits > 1 ? {} : epilogue);
   if (splits > 1) {
@@ -345,4 +343,48 @@ export function columnProduct(
     partials.dispose();
   }
   device.gpu.derived.settle();
+}
+
+/** Planes of a batch: each holds as many matrices of whole vec4, one after another; a and b in the tile's source, c in a buffer. */
+interface Planes {
+  a: Bindable;
+  b: Bindable;
+  c: BufferSource;
+  /** Any buffer that is not written to. */
+  unused: BufferSource;
+}
+
+interface BatchSizes {
+  batches: number;
+  rows: number;
+  /** Length of the sums. */
+  depth: number;
+  columns: number;
+}
+
+/** c [batches, rows, columns] = a [batches, rows, depth] · b [batches, depth, columns]; depth and columns are multiples of 4. */
+export function batchedRows(
+  device: Device,
+  tile: TileShape | 'naive',
+  planes: Planes,
+  { batches, rows, depth, columns }: BatchSizes,
+): void {
+  const vectors = tile !== 'naive';
+  const bound: Bound = { ...planes, vecA: vectors, vecB: vectors, batches };
+  runRows(device, tile, bound, { image: matrixExtent(rows, depth), window: matrixWindow(rows), columns }, {});
+}
+
+/** c [batches, rows, columns] = aᵀ · b of a [batches, depth, rows] and b [batches, depth, columns]; rows and columns are multiples of 4. */
+export function batchedColumns(
+  device: Device,
+  tile: TileShape | 'naive',
+  planes: Planes,
+  { batches, rows, depth, columns }: BatchSizes,
+  epilogue: Pick<Epilogue, 'accumulate'>,
+): void {
+  const vectors = tile !== 'naive';
+  const bound: Bound = { ...planes, vecA: vectors, vecB: vectors, batches };
+  const step = tile === 'naive' ? 1 : positionsPerStep(tile);
+  const shape = { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns };
+  runColumns(device, tile, bound, { ...shape, splits: 1, chunk: Math.ceil(depth / step) * step }, epilogue);
 }

@@ -68,6 +68,20 @@ export function compareValues(actual: ArrayLike<number>, expected: ArrayLike<num
   return measuredRow(comparison, error, at < 0 ? undefined : `at ${at}: ${actual[at]}, expected ${expected[at]}`);
 }
 
+/** The same by the Euclidean length of all differences, relative to that of what is expected. */
+export function compareLengths(actual: ArrayLike<number>, expected: ArrayLike<number>, comparison: Comparison): Row {
+  if (actual.length !== expected.length)
+    return failedRow(comparison, `${actual.length} values, expected ${expected.length}`);
+  let differences = 0;
+  let squares = 0;
+  for (let i = 0; i < expected.length; i++) {
+    differences += (actual[i] - expected[i]) ** 2;
+    squares += expected[i] ** 2;
+  }
+  const error = differences === 0 ? 0 : Math.sqrt(differences / squares);
+  return measuredRow(comparison, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error, 'in Euclidean length');
+}
+
 /** Compares shapes, then values. A scalar, [] here, is stored by the goldens as [1]. */
 export function compareTensors(actual: HostTensor, expected: HostTensor, comparison: Comparison): Row {
   const scalar = actual.shape.length === 0 && expected.shape.length === 1;

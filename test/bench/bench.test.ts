@@ -196,7 +196,9 @@ describe('command', () => {
     await runBench(await testDevice(), flags);
     expect(process.exitCode).toBeUndefined();
     const report = JSON.parse(readFileSync(json, 'utf8')) as BenchReport;
-    expect(report.cases.map(({ name }) => name)).toEqual(['matmul 128³ · naive', 'matmul 128³ · matmul']);
+    expect(report.cases.map(({ name }) => name)).toEqual(
+      ['naive', 'tile from buffers', 'tile from textures', 'matmul'].map((rung) => `matmul 128³ · ${rung}`),
+    );
     for (const { check, ms, gflops, percentOfPeak } of report.cases) {
       expect(check.right).toBe(true);
       expect(gflops).toBeCloseTo((2 * 128 ** 3) / (ms as number) / 1e6);
