@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { doctorCommand } from './doctorCommand.ts';
+import { edaCommand } from './edaCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { predictCommand } from './predictCommand.ts';
 import { runCommand } from './runCommand.ts';
@@ -11,7 +12,14 @@ export function runProgram(args: readonly string[]): Promise<number> {
   const program = new Command('webgpu-mask-rcnn').description(
     'Mask R-CNN for cells on WebGPU: train, evaluate and predict on any GPU, or without one.',
   );
-  for (const command of [trainCommand(), evaluateCommand(), predictCommand(), verifyCommand(), doctorCommand()]) {
+  for (const command of [
+    trainCommand(),
+    edaCommand(),
+    evaluateCommand(),
+    predictCommand(),
+    verifyCommand(),
+    doctorCommand(),
+  ]) {
     program.addCommand(command);
   }
   return runCommand(program, args);
