@@ -62,32 +62,44 @@ export function cocoCountsToString(counts: ArrayLike<number>): string {
   return text;
 }
 
+/** A mask as run lengths: as text, or as a list of numbers. */
+export interface CocoRunLengths {
+  size: readonly [height: number, width: number];
+  counts: string | readonly number[];
+}
+
+/**
+ * The run lengths of a mask as numbers, checked.
+ *
+ * @param where what to name in an error
+ * @throws UserError where the lengths do not fill the size, or the text is malformed
+ */
+export function cocoRunLengths({ size: [height, width], counts }: CocoRunLengths, where: string): readonly number[] {
+  const lengths = typeof counts === 'string' ? cocoCountsFromString(counts, where) : counts;
+  let total = 0;
+  for (const length of lengths) {
+    if (!(Number.isInteger(length) && length >= 0)) throw new UserError(`${where}: ${length} is no run length`);
+    total += length;
+  }
+  if (total !== height * width) {
+    throw new UserError(
+      `${where}: the run lengths add up to ${total} pixels, expected ${height * width} (${width} × ${height})`,
+    );
+  }
+  return lengths;
+}
+
 /**
  * Draws run lengths as a mask.
  *
- * @param rle `counts` as text or as a list
  * @param where what to name in an error
  * @returns [height, width] row-major, 0 or 1
  * @throws UserError where the lengths do not fill the size, or the text is malformed
  */
-export function cocoRleDecode(
-  rle: { size: readonly [number, number]; counts: string | readonly number[] },
-  where: string,
-): Uint8Array {
+export function cocoRleDecode(rle: CocoRunLengths, where: string): Uint8Array {
   const [height, width] = rle.size;
-  const counts = typeof rle.counts === 'string' ? cocoCountsFromString(rle.counts, where) : rle.counts;
-  const pixels = height * width;
-  let total = 0;
-  for (const count of counts) {
-    if (!(Number.isInteger(count) && count >= 0)) throw new UserError(`${where}: ${count} is no run length`);
-    total += count;
-  }
-  if (total !== pixels) {
-    throw new UserError(
-      `${where}: the run lengths add up to ${total} pixels, expected ${pixels} (${width} × ${height})`,
-    );
-  }
-  const mask = new Uint8Array(pixels);
+  const counts = cocoRunLengths(rle, where);
+  const mask = new Uint8Array(height * width);
   let at = 0;
   for (const [i, count] of counts.entries()) {
     if (i % 2 === 1) {

@@ -1,4 +1,16 @@
+import {
+  annotationTable,
+  type BoxAnnotationRow,
+  type BoxPredictionRow,
+  type BoxTable,
+  type LabelledBoxes,
+  NO_LABEL,
+  predictionTable,
+  type ScoredBoxes,
+} from './boxTables.ts';
 import { averagePrecision, envelopeArea, orderByScore, type ScoredIouTable } from './maskAveragePrecision.ts';
+
+export type { BoxAnnotationRow, BoxPredictionRow, LabelledBoxes, ScoredBoxes };
 
 const f32 = Math.fround;
 
@@ -8,9 +20,11 @@ const f32 = Math.fround;
  *
  * @param a [n, 4]
  * @param b [m, 4]
+ * @param crowds [m] where not 0, the column holds the share of each box of `a` inside this box of `b` instead (COCO's rule for
+ *   crowds); by default nowhere
  * @returns [n, m] row-major, float64
  */
-export function pairwiseBoxIou(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
+export function pairwiseBoxIou(a: ArrayLike<number>, b: ArrayLike<number>, crowds?: ArrayLike<number>): Float64Array {
   const n = a.length / 4;
   const m = b.length / 4;
   const iou = new Float64Array(n * m);
@@ -23,7 +37,7 @@ export function pairwiseBoxIou(a: ArrayLike<number>, b: ArrayLike<number>): Floa
       const height = Math.min(a[p + 3], b[q + 3]) - Math.max(a[p + 1], b[q + 1]);
       if (width > 0 && height > 0) {
         const shared = width * height;
-        iou[i * m + j] = shared / (area + (b[q + 2] - b[q]) * (b[q + 3] - b[q + 1]) - shared);
+        iou[i * m + j] = shared / (crowds?.[j] ? area : area + (b[q + 2] - b[q]) * (b[q + 3] - b[q + 1]) - shared);
       }
     }
   }
@@ -60,20 +74,6 @@ export function nmsForMetrics(boxes: Float32Array, scores: Float32Array, iouThre
   return kept;
 }
 
-/** Boxes of one image in list order; `imageId` as in the notebook's tables. */
-export interface LabelledBoxes {
-  imageId: string;
-  /** [n, 4] xmin, ymin, xmax, ymax; read as float32. */
-  boxes: ArrayLike<number>;
-  /** [n] class names or numbers; compared as strings. */
-  labels: ArrayLike<number | string>;
-}
-
-export interface ScoredBoxes extends LabelledBoxes {
-  /** [n] confidence; read as float32. */
-  scores: ArrayLike<number>;
-}
-
 export interface ClassAveragePrecision {
   averagePrecision: number;
   /** Truths of this class. */
@@ -90,27 +90,42 @@ export interface BoxMeanAveragePrecision {
  * The notebook's `mean_average_precision_for_boxes` (Roman Solovyev's `map_boxes`, after keras-retinanet's
  * `utils/eval.py`): per class the area under the precision envelope, then the mean over classes with truths.
  *
+ * Inputs are the notebook's: rows, or the paths of CSV files (see `annotationTable`, `predictionTable`); or boxes by image.
+ *
  * Quirks of the source, kept:
  * - within an image detections claim truths in *list* order, not in score order; only the curve is sorted by score;
  * - a detection looks at its best-overlapping truth alone: if that is taken already, it is a false positive even when
  *   another truth overlaps enough (matches at IoU >= threshold);
- * - images without any truth are never visited, so detections there cost nothing, nor do detections of a class that no
- *   truth has (hence the source's `exclude_not_in_annotations` changes nothing and has no counterpart here);
+ * - images that the truths do not name are never visited, so detections there cost nothing, nor do detections of a class
+ *   that no truth has. A truth with an empty label (NaN) names an image without being a truth itself;
+ * - ids and labels are compared as the texts that pandas makes of them: a column of whole numbers with a gap holds "7.0";
  * - boxes and scores are rounded to float32, IoU is float64 of those, without the extra pixel of `compute_mAP`.
  *
- * The source sorts scores unstably; equal scores keep list order here.
+ * The source sorts scores unstably; equal scores keep list order here. It prints counts and a line per class, which is left
+ * to the caller.
  *
  * @param iouThreshold 0…1 (the notebook's `evaluate()` uses .3)
+ * @param options `excludeNotInAnnotations`: the source's `exclude_not_in_annotations`, leaves out predictions of images that
+ *   the truths do not name. As those are never visited, this changes a score only where the same id is a number in one table
+ *   and a text in the other: the option compares values, all else texts. Default false
+ * @throws UserError for a CSV file that cannot be read as such a table
  */
 export function meanAveragePrecisionForBoxes(
-  annotations: readonly LabelledBoxes[],
-  predictions: readonly ScoredBoxes[],
+  annotations: string | readonly BoxAnnotationRow[] | readonly LabelledBoxes[],
+  predictions: string | readonly BoxPredictionRow[] | readonly ScoredBoxes[],
   iouThreshold = 0.5,
+  { excludeNotInAnnotations = false }: { excludeNotInAnnotations?: boolean } = {},
 ): BoxMeanAveragePrecision {
-  const truths = groupByImageAndLabel(annotations);
-  const detections = groupByImageAndLabel(predictions);
-  const labels = new Set<string>();
-  for (const ofImage of truths.values()) for (const label of ofImage.keys()) labels.add(label);
+  const valid = annotationTable(annotations);
+  const preds = predictionTable(predictions);
+  const named = new Set(valid.imageIds.values);
+  const truths = groupByImageAndLabel(valid);
+  const detections = groupByImageAndLabel(
+    preds,
+    excludeNotInAnnotations ? (row) => named.has(preds.imageIds.values[row]) : undefined,
+  );
+  const labels = new Set(valid.labels.texts);
+  labels.delete(NO_LABEL);
   const perClass: Record<string, ClassAveragePrecision> = {};
   let sum = 0;
   for (const label of [...labels].sort()) {
@@ -163,21 +178,48 @@ interface ImageClass {
   scores: number[];
 }
 
-/** Flat float32-rounded boxes and scores, in list order, of each image and label; images in order of appearance. */
-function groupByImageAndLabel(tables: readonly (LabelledBoxes | ScoredBoxes)[]) {
+/** Boxes and scores, in list order, of each image and label; images in order of appearance. */
+function groupByImageAndLabel(table: BoxTable, counts: (row: number) => boolean = () => true) {
   const images = new Map<string, Map<string, ImageClass>>();
-  for (const table of tables) {
-    for (let i = 0; i < table.labels.length; i++) {
-      const label = String(table.labels[i]);
-      const ofImage: Map<string, ImageClass> = images.get(table.imageId) ?? new Map();
-      const group: ImageClass = ofImage.get(label) ?? { boxes: [], scores: [] };
-      images.set(table.imageId, ofImage);
-      ofImage.set(label, group);
-      for (let k = 0; k < 4; k++) group.boxes.push(f32(table.boxes[4 * i + k]));
-      if ('scores' in table) group.scores.push(f32(table.scores[i]));
-    }
-  }
+  table.imageIds.texts.forEach((imageId, row) => {
+    if (!counts(row)) return;
+    const label = table.labels.texts[row];
+    const ofImage: Map<string, ImageClass> = images.get(imageId) ?? new Map();
+    const group: ImageClass = ofImage.get(label) ?? { boxes: [], scores: [] };
+    images.set(imageId, ofImage);
+    ofImage.set(label, group);
+    for (let k = 0; k < 4; k++) group.boxes.push(table.boxes[4 * row + k]);
+    group.scores.push(table.scores[row]);
+  });
   return images;
+}
+
+/** What a model kept in one image. */
+export interface DetectedBoxes {
+  boxes: Float32Array;
+  labels: Int32Array;
+  scores: Float32Array;
+}
+
+/** IoU of the notebook's `evaluate()`, both of its suppression and of its matching. */
+export const EVALUATE_IOU = 0.3;
+
+/** The notebook's `apply_nms`: the detections that `nmsForMetrics` keeps, best score first. */
+export function applyNms({ boxes, labels, scores }: DetectedBoxes, iouThreshold: number): DetectedBoxes {
+  return takeBoxes({ boxes, labels, scores }, nmsForMetrics(boxes, scores, iouThreshold));
+}
+
+/** The detections of the given indices, in their order. */
+export function takeBoxes({ boxes, labels, scores }: DetectedBoxes, indices: readonly number[]): DetectedBoxes {
+  const taken = new Float32Array(4 * indices.length);
+  indices.forEach((i, at) => {
+    taken.set(boxes.subarray(4 * i, 4 * i + 4), 4 * at);
+  });
+  return {
+    boxes: taken,
+    labels: Int32Array.from(indices, (i) => labels[i]),
+    scores: Float32Array.from(indices, (i) => scores[i]),
+  };
 }
 
 /**
@@ -189,18 +231,10 @@ function groupByImageAndLabel(tables: readonly (LabelledBoxes | ScoredBoxes)[]) 
  */
 export function evaluateBoxes(
   annotations: readonly LabelledBoxes[],
-  predictions: readonly { imageId: string; boxes: Float32Array; labels: Int32Array; scores: Float32Array }[],
+  predictions: readonly (DetectedBoxes & { imageId: string })[],
 ): BoxMeanAveragePrecision {
-  const kept = predictions.map(({ imageId, boxes, labels, scores }) => {
-    const keep = nmsForMetrics(boxes, scores, 0.3);
-    return {
-      imageId,
-      boxes: keep.flatMap((i) => Array.from(boxes.subarray(4 * i, 4 * i + 4))),
-      labels: keep.map((i) => labels[i]),
-      scores: keep.map((i) => scores[i]),
-    };
-  });
-  return meanAveragePrecisionForBoxes(annotations, kept, 0.3);
+  const kept = predictions.map((image) => ({ imageId: image.imageId, ...applyNms(image, EVALUATE_IOU) }));
+  return meanAveragePrecisionForBoxes(annotations, kept, EVALUATE_IOU);
 }
 
 /**

@@ -1,20 +1,32 @@
 import type { Detections, Target } from '../data/types.ts';
-import { boxAP50, evaluateBoxes, type LabelledBoxes, pairwiseBoxIou, type ScoredBoxes } from './boxAveragePrecision.ts';
-import { type IouTable, iouMap } from './competitionScore.ts';
-import { maskAP50, type ScoredIouTable } from './maskAveragePrecision.ts';
-import { iouOfClass, maskIou, packCrop } from './maskIou.ts';
+import { EVALUATE_IOU, meanAveragePrecisionForBoxes } from './boxAveragePrecision.ts';
+import { CocoAccumulator, type CocoEvaluation } from './cocoAccumulator.ts';
+import { type BoxRecord, computeMAP } from './computeMAP.ts';
 import {
-  defaultThresholds,
-  type EvaluationSample,
-  evaluationSample,
-  selectionTable,
-  type Thresholds,
-} from './thresholds.ts';
+  type ClassMatches,
+  type CompetitionPart,
+  compareImage,
+  competitionPart,
+  type ImageEvaluation,
+  labelsOf,
+} from './imageEvaluation.ts';
+import { pooledAveragePrecision } from './maskAveragePrecision.ts';
+import { defaultThresholds, type EvaluationSample, evaluationSample, type Thresholds } from './thresholds.ts';
+
+/**
+ * COCO's twelve numbers (`COCO_STATS`: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl), 0…1, or -1 where no truth
+ * defines one. Sizes are in pixels of the images as loaded.
+ */
+export interface CocoStats {
+  /** By masks at probability > .5; null for a box-only model. */
+  segm: number[] | null;
+  bbox: number[];
+}
 
 export interface ClassEvaluation {
   /** Class label, 1 … numClasses - 1. */
   label: number;
-  /** Truths of the class. */
+  /** Truths of the class; crowds are none. */
   instances: number;
   /** Competition score of the class's truths and predictions, over the images that have any; null without masks or such an image. */
   iouMap: number | null;
@@ -24,6 +36,8 @@ export interface ClassEvaluation {
   maskAP50: number | null;
   /** Box AP50 of the class's truths and detections; null without truths. */
   boxAP50: number | null;
+  /** COCO's twelve numbers of the class. */
+  coco: CocoStats;
 }
 
 /** All scores are 0…1. Mask scores are null for a box-only model. */
@@ -32,15 +46,20 @@ export interface EvaluationResult {
   iouMap: number | null;
   /** Box mAP of the notebook's `evaluate()`: NMS .3, IoU .3 (`evaluateBoxes`). */
   boxMap30: number;
+  /** The notebook's `compute_mAP` over the same boxes after NMS .3, the background counted as a class (`computeMAP`). */
+  computeMAP: number;
   /** Mask AP at IoU .5 over all instances without regard to class (`maskAP50`). */
   maskAP50: number | null;
   /** Box AP at IoU .5 over all instances without regard to class (`boxAP50`). */
   boxAP50: number;
   images: number;
-  /** Truths of all images. */
+  /** Truths of all images; crowds are none. */
   instances: number;
+  coco: CocoStats;
   /** One entry for each label 1 … numClasses - 1. */
   perClass: ClassEvaluation[];
+  /** Competition score of each image, in the order in which they were added. */
+  perImage: { id: string; iouMap: number | null }[];
 }
 
 export interface EvaluatorOptions {
@@ -55,19 +74,18 @@ export interface EvaluatorOptions {
   keepSamples?: boolean;
 }
 
-interface ImageTables {
-  truthLabels: Int32Array;
-  truthBoxes: LabelledBoxes;
-  detected: ScoredBoxes & { boxes: Float32Array; labels: Int32Array; scores: Float32Array };
-  boxIou: Float64Array;
-  /** IoU of all detections' masks at probability > .5; null for a box-only model. */
-  maskIou: Float64Array | null;
-  selection: (IouTable & { labels: number[] }) | null;
+interface EvaluatedImage extends ImageEvaluation {
+  id: string;
+  competition: CompetitionPart | null;
 }
 
 /**
  * Accumulates the detections and truths of a set of images and yields the scores of training and evaluation. Images
- * are those the loader gives (after its resize); masks and boxes of one image refer to the same pixels.
+ * are those the loader gives (after its resize); masks and boxes of one image refer to the same pixels. What is compared is
+ * compared when it is added; of an image stay its boxes and some bytes for each detection, no masks and no tables.
+ *
+ * Crowds (`Target.iscrowd`) are no truths. COCO's numbers treat them by COCO's own rules (`matchCoco`); for the other scores, a
+ * detection of which half or more lies in one crowd is left out unless it overlaps a truth (`withoutCrowds`).
  */
 export class Evaluator {
   /** What was added, if `keepSamples`; empty otherwise. */
@@ -75,43 +93,44 @@ export class Evaluator {
   private readonly numClasses: number;
   private readonly thresholds: Thresholds;
   private readonly keepSamples: boolean;
-  private readonly images: ImageTables[] = [];
+  private readonly images: EvaluatedImage[] = [];
+  private readonly accumulators: { segm: CocoAccumulator; bbox: CocoAccumulator };
 
   constructor(options: EvaluatorOptions) {
     this.numClasses = options.numClasses;
     this.thresholds = options.thresholds ?? defaultThresholds(options.numClasses);
     this.keepSamples = options.keepSamples ?? false;
+    const labels = labelsOf(options.numClasses);
+    this.accumulators = { segm: new CocoAccumulator(labels), bbox: new CocoAccumulator(labels) };
   }
 
   /**
    * @param detections all that the model kept in this image
    * @param width image width in pixels
    * @param height image height in pixels
+   * @param id names the image in `perImage`; by default its position in its data set
    * @throws Error if counts or sizes disagree, or if some images come with masks and others without
    */
-  add(detections: Detections, target: Target, width: number, height: number): void {
+  add(detections: Detections, target: Target, width: number, height: number, id = String(target.imageId)): void {
     const hasMasks = detections.masks !== undefined;
-    if (this.images.length > 0 && hasMasks !== (this.images[0].maskIou !== null)) {
+    if (this.images.length > 0 && hasMasks !== (this.images[0].mask !== null)) {
       throw new Error('Evaluator: all images must come with masks, or none');
     }
     const sample = evaluationSample(detections, target, width, height);
-    const imageId = String(this.images.length);
-    const { boxes, labels, scores, masks } = detections;
-    this.images.push({
-      truthLabels: target.labels,
-      truthBoxes: { imageId, boxes: target.boxes, labels: target.labels },
-      detected: { imageId, boxes, labels, scores },
-      boxIou: pairwiseBoxIou(boxes, target.boxes),
-      maskIou:
-        masks === undefined
-          ? null
-          : maskIou(
-              masks.map((crop) => packCrop(crop, 0.5, width, height)),
-              sample.truth.masks,
-            ),
-      selection: hasMasks ? selectionTable(sample, this.thresholds) : null,
-    });
+    const { evaluation, coco } = compareImage(detections, target, sample, this.numClasses);
+    this.accumulators.bbox.add(coco.bbox);
+    if (coco.segm !== null) this.accumulators.segm.add(coco.segm);
+    this.images.push({ ...evaluation, id, competition: competitionPart(sample, this.thresholds, this.numClasses) });
     if (this.keepSamples) this.samples.push(sample);
+  }
+
+  /** COCO's numbers with their tables of precision and recall. Without masks `segm` is null. */
+  cocoEvaluation(): { segm: CocoEvaluation | null; bbox: CocoEvaluation } {
+    const hasMasks = this.images.every(({ mask }) => mask !== null);
+    return {
+      segm: hasMasks ? this.accumulators.segm.evaluation() : null,
+      bbox: this.accumulators.bbox.evaluation(),
+    };
   }
 
   /**
@@ -123,62 +142,74 @@ export class Evaluator {
       throw new Error('Evaluator: compute(thresholds) needs keepSamples');
     }
     const images = this.images.map((image, i) =>
-      thresholds === undefined || image.selection === null
+      thresholds === undefined
         ? image
-        : { ...image, selection: selectionTable(this.samples[i], thresholds) },
+        : { ...image, competition: competitionPart(this.samples[i], thresholds, this.numClasses) },
     );
-    const boxes = evaluateBoxes(
-      images.map((image) => image.truthBoxes),
-      images.map((image) => image.detected),
+    // Without any image the set is empty, not without masks.
+    const hasMasks = images.every(({ mask }) => mask !== null);
+    const boxes = meanAveragePrecisionForBoxes(
+      images.map(({ truth }, i) => ({ imageId: String(i), ...truth })),
+      images.map(({ suppressed }, i) => ({ imageId: String(i), ...suppressed })),
+      EVALUATE_IOU,
     );
-    const boxTables = images.map((image) => scoredTable(image, image.boxIou));
-    const masks = masksOf(images);
+    const { segm, bbox } = this.cocoEvaluation();
     return {
-      iouMap: masks === null ? null : iouMap(masks.map((image) => image.selection)).score,
+      iouMap: hasMasks ? mean(images.map(({ competition }) => competition?.score ?? 0)) : null,
       boxMap30: boxes.mean,
-      maskAP50: masks === null ? null : maskAP50(masks.map((image) => scoredTable(image, image.maskIou))),
-      boxAP50: boxAP50(boxTables),
+      computeMAP: computeMAP(truthRecords(images), detectionRecords(images), Math.max(1, this.numClasses)).mean,
+      maskAP50: hasMasks ? pooledAveragePrecision(images.map(({ mask }) => (mask as ClassMatches).all)) : null,
+      boxAP50: pooledAveragePrecision(images.map(({ box }) => box.all)),
       images: images.length,
-      instances: images.reduce((sum, image) => sum + image.truthLabels.length, 0),
-      perClass: Array.from({ length: Math.max(0, this.numClasses - 1) }, (_, i) =>
-        classEvaluation(i + 1, images, boxes.perClass[i + 1]?.averagePrecision ?? null),
-      ),
+      instances: images.reduce((sum, { truth }) => sum + truth.labels.length, 0),
+      coco: { segm: segm?.stats ?? null, bbox: bbox.stats },
+      perClass: labelsOf(this.numClasses).map((label) => ({
+        ...classEvaluation(label, images, hasMasks, boxes.perClass[label]?.averagePrecision ?? null),
+        coco: { segm: segm?.perClass[label - 1].stats ?? null, bbox: bbox.perClass[label - 1].stats },
+      })),
+      perImage: images.map(({ id, competition }) => ({ id, iouMap: competition?.score ?? null })),
     };
   }
 }
 
-type MaskTables = ImageTables & { maskIou: Float64Array; selection: IouTable & { labels: number[] } };
-
-/** The images' tables with masks, or null for a box-only model. Without any image the sets are empty, not missing. */
-function masksOf(images: readonly ImageTables[]): MaskTables[] | null {
-  const withMasks = images.filter((image): image is MaskTables => image.maskIou !== null && image.selection !== null);
-  return withMasks.length === images.length ? withMasks : null;
+function mean(values: readonly number[]): number {
+  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-function scoredTable(image: ImageTables, iou: Float64Array): ScoredIouTable {
-  return { iou, scores: image.detected.scores, truth: image.truthLabels.length };
+/** The notebook's list `ground_truth`. */
+function truthRecords(images: readonly EvaluatedImage[]): BoxRecord[] {
+  return images.flatMap(({ truth: { boxes, labels } }, imageId) =>
+    Array.from(labels, (label, i) => ({ imageId, label, box: boxAt(boxes, i), score: 1 })),
+  );
 }
 
-function classEvaluation(label: number, images: readonly ImageTables[], boxMap30: number | null): ClassEvaluation {
-  const ofClass = (image: ImageTables, iou: Float64Array): ScoredIouTable => {
-    const part = iouOfClass(iou, image.detected.labels, image.truthLabels, label);
-    return { iou: part.iou, scores: part.predicted.map((d) => image.detected.scores[d]), truth: part.truth.length };
-  };
-  const boxTables = images.map((image) => ofClass(image, image.boxIou));
-  const instances = boxTables.reduce((sum, table) => sum + table.truth, 0);
-  const masks = masksOf(images);
-  const selections = (masks ?? [])
-    .map(({ selection, truthLabels }) => {
-      const part = iouOfClass(selection.iou, selection.labels, truthLabels, label);
-      return { iou: part.iou, predicted: part.predicted.length, truth: part.truth.length };
-    })
-    .filter((table) => table.predicted + table.truth > 0);
+/** The notebook's list `predictions`: what its `evaluate()` keeps after suppression. */
+function detectionRecords(images: readonly EvaluatedImage[]): BoxRecord[] {
+  return images.flatMap(({ suppressed: { boxes, labels, scores } }, imageId) =>
+    Array.from(labels, (label, i) => ({ imageId, label, box: boxAt(boxes, i), score: scores[i] })),
+  );
+}
+
+function boxAt(boxes: Float32Array, i: number): BoxRecord['box'] {
+  return [boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]];
+}
+
+function classEvaluation(
+  label: number,
+  images: readonly EvaluatedImage[],
+  hasMasks: boolean,
+  boxMap30: number | null,
+): Omit<ClassEvaluation, 'coco'> {
+  const box = images.map((image) => image.box.perClass[label - 1]);
+  const mask = images.flatMap((image) => image.mask?.perClass[label - 1] ?? []);
+  const instances = box.reduce((sum, { truth }) => sum + truth, 0);
+  const scores = images.flatMap(({ competition }) => competition?.perClass[label - 1] ?? []);
   return {
     label,
     instances,
-    iouMap: selections.length === 0 ? null : iouMap(selections).score,
+    iouMap: scores.length === 0 ? null : mean(scores),
     boxMap30,
-    maskAP50: masks === null || instances === 0 ? null : maskAP50(masks.map((image) => ofClass(image, image.maskIou))),
-    boxAP50: instances === 0 ? null : boxAP50(boxTables),
+    maskAP50: hasMasks && instances > 0 ? pooledAveragePrecision(mask) : null,
+    boxAP50: instances > 0 ? pooledAveragePrecision(box) : null,
   };
 }

@@ -32,56 +32,80 @@ export function orderByScore(scores: ArrayLike<number>): number[] {
   return Array.from({ length: scores.length }, (_, i) => i).sort((a, b) => scores[b] - scores[a] || a - b);
 }
 
+/** One image's detections after matching: all that an average precision still needs of them. */
+export interface MatchedScores {
+  /** [detections] confidence, in any order. */
+  scores: ArrayLike<number>;
+  /** [detections] 1 where the detection found a truth, else 0. */
+  hits: Uint8Array;
+  /** Number of truths. */
+  truth: number;
+}
+
 /**
- * Average precision of a set of images without regard to class. Detections of all images are pooled by falling score
- * (equal scores: order of images, then of detections); each takes the still free truth of its image with the largest
- * IoU (the first of equals) if that IoU is >= `iouThreshold`, else it is a false positive. The result is the area under
- * the precision envelope over recall at all points (`envelopeArea`).
+ * Matches the detections of one image by falling score (equal scores keep their order): each takes the still free truth with the
+ * largest IoU (the first of equals) if that IoU is >= `iouThreshold`.
  *
- * @param iouThreshold 0…1
- * @returns 0…1; 0 when there is no truth at all (recall is undefined there)
- * @throws Error if a table's size does not fit its counts
+ * @throws Error if the table's size does not fit its counts
  */
-export function averagePrecision(images: readonly ScoredIouTable[], iouThreshold = 0.5): number {
-  const imageOf: number[] = [];
-  const detectionOf: number[] = [];
-  const pooled: number[] = [];
-  let truths = 0;
-  images.forEach((image, index) => {
-    if (image.iou.length !== image.scores.length * image.truth) {
-      throw new Error(
-        `averagePrecision: expected [${image.scores.length}, ${image.truth}] IoUs for image ${index}, got ${image.iou.length}`,
-      );
-    }
-    truths += image.truth;
-    for (let d = 0; d < image.scores.length; d++) {
-      imageOf.push(index);
-      detectionOf.push(d);
-      pooled.push(image.scores[d]);
-    }
-  });
-  if (truths === 0) return 0;
-  const taken = images.map((image) => new Uint8Array(image.truth));
-  const recall = new Float64Array(pooled.length);
-  const precision = new Float64Array(pooled.length);
-  let found = 0;
-  orderByScore(pooled).forEach((entry, rank) => {
-    const image = images[imageOf[entry]];
-    const free = taken[imageOf[entry]];
-    const row = detectionOf[entry] * image.truth;
+export function matchByScore({ iou, scores, truth }: ScoredIouTable, iouThreshold: number): MatchedScores {
+  if (iou.length !== scores.length * truth) {
+    throw new Error(`matchByScore: expected [${scores.length}, ${truth}] IoUs, got ${iou.length}`);
+  }
+  const hits = new Uint8Array(scores.length);
+  const taken = new Uint8Array(truth);
+  for (const detection of orderByScore(scores)) {
+    const row = detection * truth;
     let best = -1;
-    for (let t = 0; t < image.truth; t++) {
-      const value = image.iou[row + t];
-      if (free[t] === 0 && value >= iouThreshold && (best < 0 || value > image.iou[row + best])) best = t;
+    for (let t = 0; t < truth; t++) {
+      const value = iou[row + t];
+      if (taken[t] === 0 && value >= iouThreshold && (best < 0 || value > iou[row + best])) best = t;
     }
-    if (best >= 0) {
-      free[best] = 1;
-      found++;
-    }
+    if (best < 0) continue;
+    taken[best] = 1;
+    hits[detection] = 1;
+  }
+  return { scores, hits, truth };
+}
+
+/**
+ * The area under the precision envelope over recall at all points (`envelopeArea`) of the detections of all images, pooled by
+ * falling score (equal scores: order of images, then of detections).
+ *
+ * @returns 0…1; 0 when there is no truth at all (recall is undefined there)
+ */
+export function pooledAveragePrecision(images: readonly MatchedScores[]): number {
+  const count = images.reduce((sum, { hits }) => sum + hits.length, 0);
+  const truths = images.reduce((sum, { truth }) => sum + truth, 0);
+  if (truths === 0) return 0;
+  const scores = new Float64Array(count);
+  const hits = new Uint8Array(count);
+  let filled = 0;
+  for (const image of images) {
+    scores.set(image.scores, filled);
+    hits.set(image.hits, filled);
+    filled += image.hits.length;
+  }
+  const recall = new Float64Array(count);
+  const precision = new Float64Array(count);
+  let found = 0;
+  orderByScore(scores).forEach((entry, rank) => {
+    found += hits[entry];
     recall[rank] = found / truths;
     precision[rank] = found / (rank + 1);
   });
   return envelopeArea(recall, precision);
+}
+
+/**
+ * Average precision of a set of images without regard to class: `matchByScore` in each, then `pooledAveragePrecision`.
+ *
+ * @param iouThreshold 0…1
+ * @returns 0…1; 0 when there is no truth at all
+ * @throws Error if a table's size does not fit its counts
+ */
+export function averagePrecision(images: readonly ScoredIouTable[], iouThreshold = 0.5): number {
+  return pooledAveragePrecision(images.map((image) => matchByScore(image, iouThreshold)));
 }
 
 /**

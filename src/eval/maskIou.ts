@@ -171,16 +171,21 @@ export function maskIntersection(a: BitMask, b: BitMask): number {
  * Pairwise intersection over union of two sets of masks of one image. Masks within a set may overlap each other. Only
  * pairs whose bounding boxes meet are compared, 32 pixels at a time. Two empty masks have IoU 0.
  *
+ * @param crowds [truth] where not 0, the column holds the share of each predicted mask inside this truth instead (COCO's rule for
+ *   crowds); by default nowhere
  * @returns [predicted, truth] row-major, 0…1
  */
-export function maskIou(predicted: readonly BitMask[], truth: readonly BitMask[]): Float64Array {
+export function maskIou(
+  predicted: readonly BitMask[],
+  truth: readonly BitMask[],
+  crowds?: ArrayLike<number>,
+): Float64Array {
   const iou = new Float64Array(predicted.length * truth.length);
   for (let p = 0; p < predicted.length; p++) {
+    const own = predicted[p].area;
     for (let t = 0; t < truth.length; t++) {
       const shared = maskIntersection(predicted[p], truth[t]);
-      if (shared > 0) {
-        iou[p * truth.length + t] = shared / (predicted[p].area + truth[t].area - shared);
-      }
+      if (shared > 0) iou[p * truth.length + t] = shared / (crowds?.[t] ? own : own + truth[t].area - shared);
     }
   }
   return iou;

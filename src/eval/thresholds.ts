@@ -1,12 +1,16 @@
 import type { Detections, Target } from '../data/types.ts';
 import { type IouTable, imageIouMap } from './competitionScore.ts';
+import { withoutCrowds } from './crowds.ts';
 import { type BitMask, maskIou, packCrop, packMasks } from './maskIou.ts';
 import { selectInstances } from './selectInstances.ts';
 
 /** What one validation image gives to the metrics; truth masks are packed, 1/8 of their size in `Target`. */
 export interface EvaluationSample {
   detections: Detections;
+  /** Without crowds. */
   truth: { boxes: Float32Array; labels: Int32Array; masks: BitMask[] };
+  /** Masks of the crowds: detections there that find no truth are left out (`withoutCrowds`). Empty for a box-only model. */
+  crowds: BitMask[];
   /** Size in pixels of the image the detections and the truth refer to. */
   width: number;
   height: number;
@@ -53,22 +57,32 @@ export function evaluationSample(
       `evaluationSample: ${count} labels with ${target.boxes.length / 4} boxes and ${target.masks.length / (width * height)} masks of ${width} × ${height}`,
     );
   }
-  return { detections, truth: { boxes: target.boxes, labels: target.labels, masks }, width, height };
+  const { boxes, labels, iscrowd } = target;
+  if (!iscrowd.some(Boolean)) return { detections, truth: { boxes, labels, masks }, crowds: [], width, height };
+  const counted = Array.from(labels.keys()).filter((i) => !iscrowd[i]);
+  const truth = {
+    boxes: Float32Array.from(counted.flatMap((i) => [...boxes.subarray(4 * i, 4 * i + 4)])),
+    labels: Int32Array.from(counted, (i) => labels[i]),
+    masks: masks.filter((_, i) => !iscrowd[i]),
+  };
+  return { detections, truth, crowds: masks.filter((_, i) => iscrowd[i]), width, height };
 }
 
 /**
- * The competition's view of one image: instances selected by thresholds, overlaps removed, against the truth masks.
- * `labels` are those of the predictions, in the order of the table's rows.
+ * The competition's view of one image: instances selected by thresholds, overlaps removed, against the truth masks; what lies
+ * in a crowd is left out. `labels` are those of the predictions, in the order of the table's rows.
  */
 export function selectionTable(sample: EvaluationSample, thresholds: Thresholds): IouTable & { labels: number[] } {
-  const { detections, truth, width, height } = sample;
+  const { detections, truth, crowds, width, height } = sample;
   const selected = selectInstances(detections, thresholds, width, height);
   const masks = selected.map((instance) => packCrop(instance.mask, 0.5, width, height));
+  const flags = [...truth.masks.map(() => 0), ...crowds.map(() => 1)];
+  const table = withoutCrowds(maskIou(masks, [...truth.masks, ...crowds], flags), flags, masks.length, 0.5);
   return {
-    iou: maskIou(masks, truth.masks),
-    predicted: masks.length,
-    truth: truth.masks.length,
-    labels: selected.map((instance) => instance.label),
+    iou: table.iou,
+    predicted: table.detections.length,
+    truth: table.truth,
+    labels: table.detections.map((d) => selected[d].label),
   };
 }
 

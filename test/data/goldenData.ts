@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import type { CocoResult, CocoTruth } from '../../src/eval/cocoFiles.ts';
 import { type GoldenTensor, readGoldenTensors } from '../support/goldens.ts';
 
 const shared = resolve(import.meta.dirname, '../../../shared');
@@ -22,6 +23,7 @@ export interface DataGoldens {
     byType: Record<string, Record<string, number>>;
     qcut5Edges: Record<string, number[]>;
   };
+  coco: { truth: CocoTruth; detections: CocoResult[]; stats: { segm: number[]; bbox: number[] } }[];
 }
 
 export function dataGoldens(): DataGoldens {

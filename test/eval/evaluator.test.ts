@@ -1,95 +1,23 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { makeTarget } from '../../src/data/target.ts';
-import type { Detections, MaskCrop, Target } from '../../src/data/types.ts';
+import type { Detections } from '../../src/data/types.ts';
 import { iouMap } from '../../src/eval/competitionScore.ts';
 import { Evaluator } from '../../src/eval/evaluator.ts';
 import { evaluationSample, searchThresholds, selectionTable } from '../../src/eval/thresholds.ts';
 import { referenceAveragePrecision, referenceBoxIou } from '../reference/averagePrecision.ts';
 import { pixelIou, referenceImageScore } from '../reference/iouMap.ts';
-
-const [width, height] = [40, 24];
-
-interface Cell {
-  x: number;
-  y: number;
-  w: number;
-  h: number;
-  label: number;
-}
-
-interface Found extends Cell {
-  score: number;
-  /** Probability of the whole crop, except its last column, which has half of it. */
-  probability: number;
-}
-
-function targetOf(cells: Cell[]): Target {
-  const masks = new Uint8Array(cells.length * width * height);
-  for (const [i, { x, y, w, h }] of cells.entries()) {
-    for (let row = y; row < y + h; row++) {
-      const start = (i * height + row) * width + x;
-      masks.fill(1, start, start + w);
-    }
-  }
-  return makeTarget(
-    Float32Array.from(cells.flatMap(({ x, y, w, h }) => [x, y, x + w - 1, y + h - 1])),
-    Int32Array.from(cells, (cell) => cell.label),
-    masks,
-  );
-}
-
-function cropOf({ x, y, w, h, probability }: Found): MaskCrop {
-  const data = Float32Array.from({ length: w * h }, (_, i) => (i % w === w - 1 ? probability / 2 : probability));
-  return { x, y, width: w, height: h, data };
-}
-
-/** Best score first, as the model gives them. */
-function detectionsOf(found: Found[], withMasks = true): Detections {
-  const sorted = [...found].sort((a, b) => b.score - a.score);
-  return {
-    boxes: targetOf(sorted).boxes,
-    labels: Int32Array.from(sorted, (item) => item.label),
-    scores: Float32Array.from(sorted, (item) => item.score),
-    ...(withMasks ? { masks: sorted.map(cropOf) } : {}),
-  };
-}
-
-const certain = (cells: Cell[], score = 0.9): Found[] =>
-  // A probability of 2 (halved: 1) makes every pixel of the crop pass any threshold.
-  cells.map((cell, i) => ({ ...cell, score: score - i / 100, probability: 2 }));
-
-const cells: Cell[] = [
-  { x: 1, y: 1, w: 8, h: 6, label: 1 },
-  { x: 12, y: 2, w: 9, h: 9, label: 2 },
-  { x: 25, y: 10, w: 10, h: 7, label: 1 },
-];
-
-const cellArbitrary = fc.record({
-  x: fc.integer({ min: 0, max: width - 12 }),
-  y: fc.integer({ min: 0, max: height - 10 }),
-  w: fc.integer({ min: 2, max: 12 }),
-  h: fc.integer({ min: 2, max: 10 }),
-  label: fc.integer({ min: 1, max: 2 }),
-});
-const foundArbitrary = fc
-  .tuple(cellArbitrary, fc.integer({ min: 1, max: 15 }), fc.integer({ min: 1, max: 16 }))
-  .map(([cell, score, probability]): Found => ({ ...cell, score: score / 16, probability: probability / 16 }));
-/** Truths, and detections of which about half are slightly moved truths. */
-const imageArbitrary = fc
-  .tuple(fc.array(cellArbitrary, { maxLength: 5 }), fc.array(foundArbitrary, { maxLength: 7 }))
-  .map(([truth, found]) => ({
-    truth,
-    found: found.map((item, i) => {
-      const near = truth[i % 2 === 0 ? i : truth.length];
-      return near === undefined
-        ? item
-        : { ...near, w: Math.max(2, near.w - 1), score: item.score, probability: item.probability };
-    }),
-  }));
-
-const bytes = (target: Target) =>
-  Array.from(target.labels, (_, i) => target.masks.subarray(i * width * height, (i + 1) * width * height));
+import {
+  bytes,
+  type Cell,
+  cells,
+  certain,
+  detectionsOf,
+  type Found,
+  height,
+  imageArbitrary,
+  targetOf,
+  width,
+} from './cells.ts';
 
 /** Full-size masks of the selected instances, written from the notebook's rule with plain loops. */
 function referenceSelection(detections: Detections, minScore: number[], maskThreshold: number[]) {
@@ -116,24 +44,45 @@ function referenceSelection(detections: Detections, minScore: number[], maskThre
 }
 
 describe('Evaluator', () => {
+  const one = expect.closeTo(1, 12);
+  // Small cells only. Of two cells of a class the best detection alone finds half.
+  const perfect = [one, one, one, one, -1, -1, 0.75, one, one, one, -1, -1];
+  const perfectAlone = perfect.with(6, one);
+
   it('gives 1 everywhere for a perfect prediction, whatever the order of truths', () => {
     for (const order of [cells, [...cells].reverse()]) {
       const evaluator = new Evaluator({ numClasses: 3 });
-      evaluator.add(detectionsOf(certain(cells)), targetOf(order), width, height);
+      evaluator.add(detectionsOf(certain(cells)), targetOf(order), width, height, 'full');
       evaluator.add(detectionsOf([]), targetOf([]), width, height);
       const result = evaluator.compute();
       expect(result).toEqual({
         iouMap: 1,
         boxMap30: 1,
+        // Of "classes" 0, 1 and 2 the background has area 0.
+        computeMAP: expect.closeTo(2 / 3, 5),
         maskAP50: 1,
         boxAP50: 1,
         images: 2,
         instances: 3,
+        coco: { segm: perfect, bbox: perfect },
         perClass: [
-          { label: 1, instances: 2, iouMap: 1, boxMap30: 1, maskAP50: 1, boxAP50: 1 },
-          { label: 2, instances: 1, iouMap: 1, boxMap30: 1, maskAP50: 1, boxAP50: 1 },
+          { label: 1, instances: 2, iouMap: 1, boxMap30: 1, maskAP50: 1, boxAP50: 1, coco: expect.anything() },
+          {
+            label: 2,
+            instances: 1,
+            iouMap: 1,
+            boxMap30: 1,
+            maskAP50: 1,
+            boxAP50: 1,
+            coco: { segm: perfectAlone, bbox: perfectAlone },
+          },
+        ],
+        perImage: [
+          { id: 'full', iouMap: 1 },
+          { id: '0', iouMap: 1 },
         ],
       });
+      expect(Object.keys(result).slice(0, 4)).toEqual(['iouMap', 'boxMap30', 'computeMAP', 'maskAP50']);
     }
   });
 
@@ -200,7 +149,15 @@ describe('Evaluator', () => {
   it('gives null mask scores for a box-only model, and refuses a mixture', () => {
     const evaluator = new Evaluator({ numClasses: 3, keepSamples: true });
     evaluator.add(detectionsOf(certain(cells), false), targetOf(cells), width, height);
-    expect(evaluator.compute()).toMatchObject({ iouMap: null, maskAP50: null, boxMap30: 1, boxAP50: 1, instances: 3 });
+    expect(evaluator.compute()).toMatchObject({
+      iouMap: null,
+      maskAP50: null,
+      boxMap30: 1,
+      boxAP50: 1,
+      instances: 3,
+      coco: { segm: null, bbox: perfect },
+      perImage: [{ id: '0', iouMap: null }],
+    });
     expect(() => evaluator.add(detectionsOf([]), targetOf([]), width, height)).toThrow('masks');
     expect(() => searchThresholds(evaluator.samples, 3)).toThrow('box-only');
   });
