@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { convertCommand } from './convertCommand.ts';
 import { convertWeightsCommand } from './convertWeightsCommand.ts';
 import { doctorCommand } from './doctorCommand.ts';
+import { edaCommand } from './edaCommand.ts';
 import { evaluateCommand } from './evaluateCommand.ts';
 import { mergeCommand } from './mergeCommand.ts';
 import { panelsCommand } from './panelsCommand.ts';
@@ -21,6 +22,7 @@ export function runProgram(args: readonly string[]): Promise<number> {
   );
   for (const command of [
     trainCommand(),
+    edaCommand(),
     evaluateCommand(),
     selectCommand(),
     tuneCommand(),

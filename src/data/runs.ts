@@ -1,3 +1,5 @@
+import type { MaskCrop } from './types.ts';
+
 /** Masks as runs: pairs (first pixel, length), pixels counted from 0 along the rows of the image. Never a mask of the whole image. */
 
 /**
@@ -85,4 +87,35 @@ export function transposeRuns(runs: ArrayLike<number>, width: number, height: nu
     }
   }
   return Int32Array.from(result);
+}
+
+/** Where the runs of a mask lie. */
+export interface RunsExtent {
+  /** Pixels covered; where runs overlap, they count twice. */
+  area: number;
+  /** First column and row of the bounding box, and its size in pixels; all 0 without a run. */
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** Area and bounding box of a mask, without drawing it. @param runs as `rleRuns` gives them @param imageWidth in pixels */
+export function runsExtent(runs: Int32Array, imageWidth: number): RunsExtent {
+  const box = runsBox(runs, imageWidth);
+  if (box === undefined) return { area: 0, x: 0, y: 0, width: 0, height: 0 };
+  const [x, y, right, bottom] = box;
+  return { area: runsArea(runs), x, y, width: right - x + 1, height: bottom - y + 1 };
+}
+
+/** A mask cut to its bounding box, 1 where a run covers. @param runs as `rleRuns` gives them */
+export function runsCrop(runs: Int32Array, imageWidth: number): MaskCrop {
+  const { x, y, width, height } = runsExtent(runs, imageWidth);
+  const data = new Float32Array(width * height);
+  for (let i = 0; i < runs.length; i += 2) {
+    for (let pixel = runs[i]; pixel < runs[i] + runs[i + 1]; pixel++) {
+      data[(Math.floor(pixel / imageWidth) - y) * width + (pixel % imageWidth) - x] = 1;
+    }
+  }
+  return { x, y, width, height, data };
 }

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { CsvError, parse } from 'csv-parse/sync';
 import { z } from 'zod';
 import { UserError } from '../cli/errors.ts';
+import { readCsv } from './csv.ts';
 import type { ImageRecord } from './dataset.ts';
 import { writeFileAtomic } from './files.ts';
 import type { Split } from './split.ts';
@@ -83,24 +83,9 @@ function jsonEntries(path: string): Entry[] {
 }
 
 function csvEntries(path: string): Entry[] {
-  let rows: { record: Record<string, string>; info: { lines: number } }[];
-  try {
-    rows = parse(readFileSync(path), {
-      bom: true,
-      columns: true,
-      info: true,
-      skip_empty_lines: true,
-      trim: true,
-    }) as unknown as typeof rows;
-  } catch (error) {
-    if (error instanceof CsvError) throw new UserError(`${path} is not a valid CSV table: ${error.message}`);
-    throw error;
-  }
-  return rows.map(({ record: { id, part }, info: { lines } }) => {
-    const where = `line ${lines}`;
-    if (id === undefined || part === undefined) {
-      throw new UserError(`${path} lacks the column "${id === undefined ? 'id' : 'part'}", expected id and part`);
-    }
+  return readCsv(path, ['id', 'part']).map(({ values, line }) => {
+    const [id, part] = [values.id.trim(), values.part.trim()];
+    const where = `line ${line}`;
     if (part !== 'train' && part !== 'validation') {
       throw new UserError(`${path}, ${where}: the part is "${part}", expected train or validation`);
     }

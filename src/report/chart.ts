@@ -61,8 +61,26 @@ export interface HistogramOptions {
   yLabel: string;
   /** Values to count, one colour each, stacked. */
   series: readonly { name: string; values: readonly number[] }[];
-  /** Bins of equal width over all values; default 20. */
+  /** About how many bins of equal, round width; default 20. Whole numbers get bins that hold equally many of them. */
   bins?: number;
+  /** Vertical lines, such as between quantiles, with their values written where there is room. */
+  marks?: readonly number[];
+  /** Of the series; default `CHART_COLOURS`. */
+  colours?: readonly string[];
+  width?: number;
+  height?: number;
+}
+
+export interface BarChartOptions {
+  title: string;
+  xLabel: string;
+  yLabel: string;
+  /** Under the bars, in order. */
+  categories: readonly string[];
+  /** Of each category. */
+  values: readonly number[];
+  /** Of each category; default `CHART_COLOURS`. */
+  colours?: readonly string[];
   width?: number;
   height?: number;
 }
@@ -117,38 +135,105 @@ export function lineChart(options: LineChartOptions): string {
 
 /** Counts of values in bins of equal width. @returns an SVG document */
 export function histogramChart(options: HistogramOptions): string {
-  const { series, bins = 20 } = options;
+  const { series, bins = 20, marks = [], colours = CHART_COLOURS } = options;
   const all = series.flatMap(({ values }) => values);
-  const least = all.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
-  const most = all.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const from = all.length === 0 ? 0 : least;
-  const width = all.length === 0 || most === least ? 1 : (most - least) / bins;
-  const count = (values: readonly number[]): number[] => {
-    const counts: number[] = Array(bins).fill(0);
-    for (const value of values) counts[Math.min(bins - 1, Math.floor((value - from) / width))]++;
+  const { from, width, count } = histogramBins(all, bins);
+  const end = from + count * width;
+  const heights = (values: readonly number[]): number[] => {
+    const counts: number[] = Array(count).fill(0);
+    for (const value of values) counts[Math.min(count - 1, Math.floor((value - from) / width))]++;
     return counts;
   };
-  // Enough digits that neighbouring bins differ.
-  const digits = Math.max(0, Math.ceil(-Math.log10(width)));
+  const x = axis(options.xLabel);
+  let labelled = Number.NEGATIVE_INFINITY;
+  const lines = marks.map((x) => {
+    const room = x - labelled > 0.07 * (end - from);
+    if (room) labelled = x;
+    return { xAxis: x, label: { show: room, formatter: String(Number(x.toPrecision(4))) } };
+  });
   return render(options, series.length, {
+    color: [...colours],
+    // Room for the values of the marks.
+    ...(lines.length > 0 ? { grid: { left: 64, right: 24, top: series.length > 1 ? 88 : 64, bottom: 48 } } : {}),
     xAxis: {
-      ...axis(options.xLabel),
-      type: 'category',
-      data: Array.from({ length: bins }, (_, i) => (from + (i + 0.5) * width).toFixed(digits)),
-      axisTick: { show: false },
+      ...x,
+      // The ends of the axis are seldom round.
+      axisLabel: { ...x.axisLabel, showMinLabel: from === 0, showMaxLabel: false },
+      type: 'value',
+      min: from,
+      max: end,
+      ...(all.every(Number.isInteger) ? { minInterval: 1 } : {}),
+      splitLine: { show: false },
     },
     yAxis: { ...axis(options.yLabel, true), type: 'value', minInterval: 1 },
-    series: series.map(({ name, values }) => ({
+    series: series.map(({ name, values }, i) => ({
       name,
       type: 'bar',
       stack: 'all',
-      barCategoryGap: '8%',
-      data: count(values),
+      barCategoryGap: '6%',
+      barMaxWidth: 72,
+      data: heights(values).map((height, bin) => [from + (bin + 0.5) * width, height]),
+      ...(i === 0 && lines.length > 0
+        ? {
+            markLine: {
+              silent: true,
+              symbol: 'none',
+              lineStyle: { color: MUTED, type: 'dashed', width: 1 },
+              label: { color: MUTED, fontFamily: FONT, fontSize: 11 },
+              data: lines,
+            },
+          }
+        : {}),
     })),
   });
 }
 
-function axis(name: string, vertical = false): object {
+/** About `wanted` bins whose width is 1, 2 or 5 times a power of ten, over all values. */
+export function histogramBins(
+  values: readonly number[],
+  wanted: number,
+): { from: number; width: number; count: number } {
+  if (values.length === 0) return { from: 0, width: 1, count: 1 };
+  const least = values.reduce((a, b) => Math.min(a, b));
+  const most = values.reduce((a, b) => Math.max(a, b));
+  const whole = values.every(Number.isInteger);
+  const exact = (most - least) / wanted || 1;
+  const power = 10 ** Math.floor(Math.log10(exact));
+  const round = [1, 2, 5, 10].map((factor) => factor * power).find((width) => width >= exact * (1 - 1e-9)) ?? exact;
+  // A bar for each whole number stands over it.
+  if (whole && round <= 1) return { from: least - 0.5, width: 1, count: most - least + 1 };
+  const from = Math.floor(least / round) * round;
+  return { from, width: round, count: Math.floor((most - from) / round) + 1 };
+}
+
+/** One bar a category, with its value above it. @returns an SVG document */
+export function barChart(options: BarChartOptions): string {
+  const { categories, values, colours = CHART_COLOURS } = options;
+  return render(options, 1, {
+    xAxis: { ...axis(options.xLabel), type: 'category', data: [...categories], axisTick: { show: false } },
+    yAxis: { ...axis(options.yLabel, true), type: 'value', minInterval: 1 },
+    series: [
+      {
+        type: 'bar',
+        barMaxWidth: 72,
+        data: values.map((value, i) => ({
+          value,
+          itemStyle: { color: colours[i % colours.length] },
+        })),
+        label: {
+          show: true,
+          position: 'top',
+          color: MUTED,
+          fontFamily: FONT,
+          fontSize: 11,
+          formatter: ({ value }: { value: number }) => value.toLocaleString('en-US'),
+        },
+      },
+    ],
+  });
+}
+
+function axis(name: string, vertical = false) {
   return {
     name,
     nameLocation: 'middle',
