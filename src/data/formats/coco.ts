@@ -89,8 +89,7 @@ function readCocoFile(file: string, { maxRows = Number.POSITIVE_INFINITY, onProg
   const ids = new Set<number>();
   const takeAnnotation = (element: unknown, place: number | string): void => {
     if (ids.size >= maxRows) return;
-    const name = typeof place === 'number' ? `annotation number ${place + 1}` : `annotation ${place}`;
-    const annotation = parseElement(annotationSchema, element, `${file}, ${name}`);
+    const annotation = parseElement(annotationSchema, element, file, 'annotation', place);
     const id = Number(annotation.id);
     const where = `${file}, annotation ${id}`;
     if (ids.has(id)) throw new UserError(`${where}: the id is there twice, expected each once`);
@@ -107,7 +106,7 @@ function readCocoFile(file: string, { maxRows = Number.POSITIVE_INFINITY, onProg
   let early = false;
   const readers = {
     images(element: unknown, place: number | string) {
-      const picture = parseElement(imageSchema, element, `${file}, image number ${Number(place) + 1}`);
+      const picture = parseElement(imageSchema, element, file, 'image', place);
       const other = pictures.get(picture.id);
       if (other !== undefined) {
         throw new UserError(
@@ -117,7 +116,7 @@ function readCocoFile(file: string, { maxRows = Number.POSITIVE_INFINITY, onProg
       pictures.set(picture.id, { ...picture, annotations: [] });
     },
     categories(element: unknown, place: number | string) {
-      const category = parseElement(categorySchema, element, `${file}, category number ${Number(place) + 1}`);
+      const category = parseElement(categorySchema, element, file, 'category', place);
       const other = categories.find(({ id, name }) => id === category.id || name === category.name);
       if (other !== undefined) {
         const both = `${other.id} "${other.name}" and ${category.id} "${category.name}"`;
@@ -147,15 +146,22 @@ function readCocoFile(file: string, { maxRows = Number.POSITIVE_INFINITY, onProg
   };
 }
 
-/** The element if it has the form of the schema, else its first fault in a sentence. */
-function parseElement<T>(schema: z.ZodType<T>, element: unknown, where: string): T {
+/** The element if it has the form of the schema, else its first fault in a sentence. @param what it is, at which place of its list */
+function parseElement<T>(
+  schema: z.ZodType<T>,
+  element: unknown,
+  file: string,
+  what: string,
+  place: number | string,
+): T {
   const parsed = schema.safeParse(element);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], element);
   const shown = value === undefined ? 'missing' : JSON.stringify(value).slice(0, 40);
-  const what = issue.path.length > 0 ? `"${issue.path.join('.')}"` : 'it';
-  throw new UserError(`${where}: ${what} is ${shown}, expected ${issue.message}`);
+  const member = issue.path.length > 0 ? `"${issue.path.join('.')}"` : 'it';
+  const which = typeof place === 'number' ? `number ${place + 1}` : place;
+  throw new UserError(`${file}, ${what} ${which}: ${member} is ${shown}, expected ${issue.message}`);
 }
 
 /** The folder of the data set: the file's, or the one above the `annotations` it lies in. */

@@ -6,9 +6,25 @@ import { transposeRuns } from '../runs.ts';
 /** Coordinates beyond this are no outline in an image of any size that can be read. */
 const FARTHEST = 1e6;
 
+/** The outline is drawn this many times finer than the pixels. */
+const SCALE = 5;
+
+/** A coordinate on the fine grid. C's cast to int cuts towards zero. */
+function fine(value: number): number {
+  return Math.trunc(SCALE * value + 0.5);
+}
+
+/** Adds the crossing of a column's middle between u and u + 1 at row v of the fine grid, if there is one: `x × height + y`. */
+function addCrossing(found: number[], u: number, v: number, width: number, height: number): void {
+  if (u < 0 || u % SCALE !== 2) return;
+  const column = (u - 2) / SCALE;
+  if (column < width) found.push(column * height + Math.ceil(Math.min(Math.max((v + 0.5) / SCALE - 0.5, 0), height)));
+}
+
 /**
- * The pixels of a polygon, exactly as pycocotools draws it (`rleFrPoly` of `maskApi.c`): the outline is walked in steps of a fifth
- * of a pixel, and a pixel of a column is inside where an odd number of crossings lies above it.
+ * The pixels of a polygon, exactly as pycocotools draws it (`rleFrPoly` of `maskApi.c`): the outline is a chain of points on a grid of
+ * fifths of a pixel, and a pixel of a column is inside where an odd number of the chain's crossings of the column's middle lies above
+ * it. The chain crosses between two neighbours on it, whichever way it is walked, so that only those at the middles are computed.
  *
  * @param xy [x, y, x, y, …], three points or more; parts outside the image are cut off
  * @param width columns of the image
@@ -16,42 +32,35 @@ const FARTHEST = 1e6;
  * @returns runs along columns: pairs (pixel `x × height + y`, length), ascending and disjoint
  */
 export function polygonColumnRuns(xy: readonly number[], width: number, height: number): number[] {
-  const scale = 5;
-  const points = xy.length / 2;
-  // C's cast to int cuts towards zero.
-  const x = Array.from({ length: points }, (_, i) => Math.trunc(scale * xy[2 * i] + 0.5));
-  const y = Array.from({ length: points }, (_, i) => Math.trunc(scale * xy[2 * i + 1] + 0.5));
-  const crossings: number[] = [];
-  let [lastX, lastY] = [x[0], y[0]];
-  const visit = (u: number, v: number): void => {
-    if (u !== lastX) {
-      const column = ((u < lastX ? u : u - 1) + 0.5) / scale - 0.5;
-      if (Math.floor(column) === column && column >= 0 && column <= width - 1) {
-        const row = Math.min(Math.max((Math.min(v, lastY) + 0.5) / scale - 0.5, 0), height);
-        crossings.push(column * height + Math.ceil(row));
+  const found: number[] = [];
+  let [toX, toY] = [fine(xy[0]), fine(xy[1])];
+  for (let i = 2; i <= xy.length; i += 2) {
+    const [fromX, fromY] = [toX, toY];
+    toX = fine(xy[i % xy.length]);
+    toY = fine(xy[(i + 1) % xy.length]);
+    const dx = Math.abs(toX - fromX);
+    const dy = Math.abs(toY - fromY);
+    if (dx === 0) continue;
+    if (dx >= dy) {
+      const [xs, ys, ye] = fromX > toX ? [toX, toY, fromY] : [fromX, fromY, toY];
+      const slope = (ye - ys) / dx;
+      const first = Math.max(xs, 0);
+      for (let u = first + ((SCALE + 2 - (first % SCALE)) % SCALE); u < xs + dx; u += SCALE) {
+        const t = u - xs;
+        const v = Math.min(Math.trunc(ys + slope * t + 0.5), Math.trunc(ys + slope * (t + 1) + 0.5));
+        addCrossing(found, u, v, width, height);
+      }
+    } else {
+      const [xs, ys, xe] = fromY > toY ? [toX, toY, fromX] : [fromX, fromY, toX];
+      const slope = (xe - xs) / dy;
+      for (let t = 0, u = Math.trunc(xs + 0.5); t < dy; t++) {
+        const next = Math.trunc(xs + slope * (t + 1) + 0.5);
+        if (next !== u) addCrossing(found, Math.min(u, next), ys + t, width, height);
+        u = next;
       }
     }
-    lastX = u;
-    lastY = v;
-  };
-  for (let i = 0; i < points; i++) {
-    let [xs, ys, xe, ye] = [x[i], y[i], x[(i + 1) % points], y[(i + 1) % points]];
-    const dx = Math.abs(xe - xs);
-    const dy = Math.abs(ye - ys);
-    const steep = dx < dy;
-    const flip = steep ? ys > ye : xs > xe;
-    if (flip) [xs, ys, xe, ye] = [xe, ye, xs, ys];
-    // A repeated point has no slope; only its place counts.
-    const slope = dx + dy === 0 ? 0 : steep ? (xe - xs) / dy : (ye - ys) / dx;
-    const steps = Math.max(dx, dy);
-    for (let d = 0; d <= steps; d++) {
-      const t = flip ? steps - d : d;
-      const across = Math.trunc((steep ? xs : ys) + slope * t + 0.5);
-      if (steep) visit(across, t + ys);
-      else visit(t + xs, across);
-    }
   }
-  crossings.sort((a, b) => a - b);
+  const crossings = Float64Array.from(found).sort();
   // Between an odd crossing and the next one the pixels are inside; two at one place cancel each other.
   const runs: number[] = [];
   const pixels = width * height;

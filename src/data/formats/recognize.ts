@@ -16,7 +16,7 @@ export type Recognized =
  * @throws UserError for no folder, one that fits no format (what was looked for is told), or one that fits several
  */
 export function recognizeDataset(path: string): Recognized {
-  if (!existsSync(path)) throw new UserError(`no such folder: ${path}`);
+  if (!existsSync(path)) throw new UserError(`no such ${/\.json$/i.test(path) ? 'file' : 'folder'}: ${path}`);
   if (!statSync(path).isDirectory()) {
     if (/\.json$/i.test(path)) return { format: 'coco', file: path };
     throw new UserError(`${path} is not a folder, nor a COCO file (.json)`);
