@@ -19,7 +19,8 @@ export const CHART_COLOURS: readonly string[] = [
   '#5b5b66',
 ];
 
-const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+// Without quotes: ECharts writes it into an attribute as it is.
+const FONT = 'system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif';
 const INK = '#23262f';
 const MUTED = '#6b7080';
 const RULE = '#e4e6ec';
@@ -172,6 +173,8 @@ function render(
             left: 14,
             itemWidth: 16,
             itemHeight: 8,
+            // Fonts wider than ECharts reckons with do not reach the next entry.
+            itemGap: 22,
             icon: 'roundRect',
             textStyle: { color: INK, fontFamily: FONT, fontSize: 11 },
           }
