@@ -1,10 +1,10 @@
-import Table from 'cli-table3';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
 import type { Dataset } from '../data/dataset.ts';
-import { writeFileAtomic } from '../data/files.ts';
+import { requireOutputFile, writeFileAtomic } from '../data/files.ts';
 import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
+import { precisionRecallPicture } from '../report/precisionRecall.ts';
 import type { Device } from '../tensor/device.ts';
 import { openDatasetShown } from '../train/openData.ts';
 import { startProgress } from '../train/progress.ts';
@@ -12,6 +12,7 @@ import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
+import { scoreTables } from './scoreTables.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
@@ -19,29 +20,49 @@ interface Flags extends ForeignOptions {
   weights: string;
   data: string;
   json?: string;
+  curves?: string;
   batchSize: number;
   adapter: string;
 }
 
 export function evaluateCommand(): Command {
   const command = new Command('evaluate')
-    .description("Score weights on annotated images: the competition's score, box and mask average precision.")
+    .description(
+      "Score weights on annotated images: the competition's score, the notebook's box mAP and compute_mAP, COCO's AP and AR.",
+    )
     .requiredOption(
       '--weights <file>',
       "checkpoint of a training run, or torchvision's (.safetensors, .pth, .pt, .bin)",
     )
     .requiredOption('--data <dir>', 'folder with train.csv, a COCO file, or label images')
-    .option('--json <file>', 'write the scores here')
+    .option('--json <file>', 'write all scores here, by class and by image too')
+    .option('--curves <file.svg>', 'draw precision over recall here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption());
   for (const option of foreignOptions()) command.addOption(option);
-  return command.action(async ({ weights, data, json, batchSize, adapter, ...foreign }: Flags) => {
+  return command.action(async ({ weights, data, json, curves, batchSize, adapter, ...foreign }: Flags) => {
+    if (json !== undefined) requireOutputFile(json, '--json');
+    if (curves !== undefined) requirePicture(curves);
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
-    const scores = await withDevice(adapter, (device) => evaluate(evaluation, device));
-    if (!scores) return;
-    console.log(scoreTable(scores, evaluation.stored.info.classes));
-    if (json) writeFileAtomic(json, `${JSON.stringify(scores, null, 2)}\n`);
+    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device));
+    if (!evaluator) return;
+    const { classes } = evaluation.stored.info;
+    const scores = evaluator.compute();
+    console.log(scoreTables(scores, classes));
+    if (json !== undefined) writeFileAtomic(json, scoresJson(scores, classes));
+    if (curves !== undefined) writeFileAtomic(curves, precisionRecallPicture(evaluator.cocoEvaluation(), classes));
   });
+}
+
+function requirePicture(path: string): void {
+  if (!/\.svg$/i.test(path)) throw new UserError(`--curves ${path}: expected the name of a picture that ends in .svg.`);
+  requireOutputFile(path, '--curves');
+}
+
+/** The scores as a file: `iouMap`, `boxMap30`, `computeMAP` and `maskAP50` first; classes under their names. */
+function scoresJson(scores: EvaluationResult, classes: readonly string[]): string {
+  const perClass = scores.perClass.map((one) => ({ name: classes[one.label - 1], ...one }));
+  return `${JSON.stringify({ ...scores, perClass }, null, 2)}\n`;
 }
 
 export interface Evaluation {
@@ -68,14 +89,19 @@ export async function openEvaluation(
   return { stored, dataset, batchSize };
 }
 
-/** Scores all images of the data set, or null when the user stopped it. */
-export async function evaluate(
+/** The scores of all images of the data set, or null when the user stopped it. */
+export async function evaluate(evaluation: Evaluation, device: Device): Promise<EvaluationResult | null> {
+  return (await evaluateImages(evaluation, device))?.compute() ?? null;
+}
+
+/** Compares what the model finds in all images of the data set with their truths; null when the user stopped it. */
+export async function evaluateImages(
   { stored, dataset, batchSize }: Evaluation,
   device: Device,
-): Promise<EvaluationResult | null> {
+): Promise<Evaluator | null> {
   const { model, info } = stored;
   await stored.allocate(device);
-  const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1 });
+  const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1, crowds: true });
   const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds: info.thresholds });
   const bar = startProgress('Evaluating', dataset.images.length);
   const interrupt = interruptible();
@@ -84,7 +110,7 @@ export async function evaluate(
     for await (const batch of loader) {
       const detections = await model.predict(batch.map(({ image }) => image));
       for (const [i, { image, target }] of batch.entries()) {
-        evaluator.add(detections[i], target, image.width, image.height);
+        evaluator.add(detections[i], target, image.width, image.height, image.id);
       }
       done += batch.length;
       bar.update(done);
@@ -101,20 +127,5 @@ export async function evaluate(
     process.exitCode = 130;
     return null;
   }
-  return evaluator.compute();
-}
-
-function scoreTable(scores: EvaluationResult, classes: readonly string[]): string {
-  const text = (value: number | null): string => (value === null ? '–' : value.toFixed(4));
-  const table = new Table({ head: ['score', 'value'], style: { head: [], border: [] }, colAligns: ['left', 'right'] });
-  table.push(
-    ['competition score (IoU .50:.95)', text(scores.iouMap)],
-    ['box mAP (NMS .3, IoU .3)', text(scores.boxMap30)],
-    ['mask AP50', text(scores.maskAP50)],
-    ['box AP50', text(scores.boxAP50)],
-  );
-  for (const { label, iouMap } of scores.perClass)
-    table.push([`competition score, ${classes[label - 1]}`, text(iouMap)]);
-  table.push(['images', String(scores.images)], ['cells', String(scores.instances)]);
-  return table.toString();
+  return evaluator;
 }

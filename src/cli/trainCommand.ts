@@ -223,7 +223,10 @@ function describeScores({ iouMap, maskAP50, boxMap30, boxAP50 }: EvaluationResul
 }
 
 function describe({ dataset, split, model, options, out, start, notes }: Run, dir: string): void {
-  const cells = dataset.images.reduce((sum, { annotations }) => sum + annotations.length, 0);
+  const cells = dataset.images.reduce(
+    (sum, { annotations }) => sum + annotations.filter(({ iscrowd }) => !iscrowd).length,
+    0,
+  );
   say(`Data      ${dir}: ${dataset.images.length} images, ${cells} cells of ${dataset.classes.join(', ')}`);
   say(`Split     ${split.train.length} images to train, ${split.validation.length} to validate`);
   say(

@@ -89,3 +89,14 @@ export function sha256OfFile(path: string): string {
   }
   return hash.digest('hex');
 }
+
+/**
+ * Fails with one sentence where `path` could not be written, because it is a folder or a folder above it is a file. It makes nothing.
+ * @param option the option that gave it, to begin the sentence
+ */
+export function requireOutputFile(path: string, option: string): void {
+  if (existsSync(path) && statSync(path).isDirectory()) {
+    throw new UserError(`${option} ${path}: this is a folder, expected a file.`);
+  }
+  requireOutputFolder(dirname(path), option);
+}

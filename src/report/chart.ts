@@ -271,6 +271,8 @@ function render(
             left: 14,
             itemWidth: 16,
             itemHeight: 8,
+            // Fonts wider than ECharts reckons with do not reach the next entry.
+            itemGap: 22,
             icon: 'roundRect',
             textStyle: { color: INK, fontFamily: FONT, fontSize: 11 },
           }

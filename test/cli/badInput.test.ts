@@ -332,6 +332,17 @@ describe('evaluate and predict', () => {
     expectRefusal(await evaluate('/nowhere/w', good()), folder, ['/nowhere/w']);
     expectRefusal(await evaluate(weights, '/nowhere/cells'), folder, ['/nowhere/cells']);
     expectRefusal(await evaluate(weights, good(), '--batch-size', '0'), folder, ['--batch-size', 'from 1']);
+    const png = join(folder, 'curves.png');
+    expectRefusal(await evaluate(weights, good(), '--curves', png), folder, ['--curves', 'curves.png', '.svg']);
+    const inFile = join(weights, 'curves.svg');
+    expectRefusal(await evaluate(weights, good(), '--curves', inFile), folder, [
+      '--curves',
+      'is a file, expected a folder',
+    ]);
+    expectRefusal(await command('evaluate', '--weights', weights, '--data', good(), '--json', folder), folder, [
+      '--json',
+      'expected a file',
+    ]);
     const other = writeDataset(['a,1 3,12,10,branched', 'b,1 3,12,10,round'], ['a', 'b']);
     expectRefusal(await evaluate(weights, other), folder, ['line 2', '"branched"', 'round']);
     const unseen = join(writeCocoDataset(), 'cells.json');

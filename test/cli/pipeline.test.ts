@@ -136,27 +136,28 @@ describe('a run that is interrupted', () => {
 
 describe('evaluate', () => {
   it('prints and writes the scores of a data set', async () => {
-    const json = join(temporaryFolder(), 'deep', 'scores.json');
-    const { code, output } = await command(
-      'evaluate',
-      '--weights',
-      weights,
-      '--data',
-      data,
-      '--json',
-      json,
-      ...ADAPTER,
-    );
+    const folder = join(temporaryFolder(), 'deep');
+    const [json, curves] = [join(folder, 'scores.json'), join(folder, 'curves.svg')];
+    const given = ['--weights', weights, '--data', data, '--json', json, '--curves', curves, ...ADAPTER];
+    const { code, output } = await command('evaluate', ...given);
     expect(code).toBe(0);
     const scores = JSON.parse(readFileSync(json, 'utf8'));
-    for (const key of ['iouMap', 'boxMap30', 'maskAP50', 'boxAP50']) {
+    const first = ['iouMap', 'boxMap30', 'computeMAP', 'maskAP50'];
+    expect(Object.keys(scores).slice(0, 4)).toEqual(first);
+    for (const key of [...first, 'boxAP50']) {
       expect(scores[key]).toBeGreaterThanOrEqual(0);
       expect(scores[key]).toBeLessThanOrEqual(1);
     }
-    expect(scores).toMatchObject({ images: 7, instances: 18 });
-    for (const text of ['competition score', 'mask AP50', 'disc', 'oval', scores.maskAP50.toFixed(4)]) {
+    expect(scores).toMatchObject({ images: 7, instances: 18, perClass: [{ name: 'disc' }, { name: 'oval' }] });
+    expect([scores.coco.segm.length, scores.coco.bbox.length]).toEqual([12, 12]);
+    expect(scores.perImage).toHaveLength(7);
+    const mean = scores.perImage.reduce((sum: number, { iouMap }: { iouMap: number }) => sum + iouMap, 0) / 7;
+    expect(mean).toBeCloseTo(scores.iouMap, 12);
+    expect(scores.perImage.map(({ id }: { id: string }) => id)).toContain(EMPTY_ID);
+    for (const text of ['competition score', 'mask AP50', 'disc', 'oval', 'AR100', scores.maskAP50.toFixed(4)]) {
       expect(output).toContain(text);
     }
+    expect(readFileSync(curves, 'utf8')).toMatch(/^<svg .*Masks, IoU ≥ 0\.50.*disc, AP/s);
   });
 
   it('does not depend on the batch size, and gives back its memory', async () => {
