@@ -8,7 +8,7 @@ import {
   predictionTable,
   type ScoredBoxes,
 } from './boxTables.ts';
-import { averagePrecision, envelopeArea, orderByScore, type ScoredIouTable } from './maskAveragePrecision.ts';
+import { envelopeArea, orderByScore } from './maskAveragePrecision.ts';
 
 export type { BoxAnnotationRow, BoxPredictionRow, LabelledBoxes, ScoredBoxes };
 
@@ -235,12 +235,4 @@ export function evaluateBoxes(
 ): BoxMeanAveragePrecision {
   const kept = predictions.map((image) => ({ imageId: image.imageId, ...applyNms(image, EVALUATE_IOU) }));
   return meanAveragePrecisionForBoxes(annotations, kept, EVALUATE_IOU);
-}
-
-/**
- * Box AP50: the measure of `maskAP50` over box IoUs (`pairwiseBoxIou`): all detections kept by the model, no NMS here,
- * no regard to class, IoU >= .5, area under the envelope at all points.
- */
-export function boxAP50(images: readonly ScoredIouTable[]): number {
-  return averagePrecision(images, 0.5);
 }

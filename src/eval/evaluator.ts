@@ -48,9 +48,12 @@ export interface EvaluationResult {
   boxMap30: number;
   /** The notebook's `compute_mAP` over the same boxes after NMS .3, the background counted as a class (`computeMAP`). */
   computeMAP: number;
-  /** Mask AP at IoU .5 over all instances without regard to class (`maskAP50`). */
+  /**
+   * Mask AP at IoU >= .5 over all instances without regard to class (`averagePrecision`): of every detection the model kept, its
+   * mask binarised at probability > .5 (overlaps stay), at the resolution of the loaded image.
+   */
   maskAP50: number | null;
-  /** Box AP at IoU .5 over all instances without regard to class (`boxAP50`). */
+  /** The same by boxes (`pairwiseBoxIou`), without any NMS. */
   boxAP50: number;
   images: number;
   /** Truths of all images; crowds are none. */

@@ -107,12 +107,3 @@ export function pooledAveragePrecision(images: readonly MatchedScores[]): number
 export function averagePrecision(images: readonly ScoredIouTable[], iouThreshold = 0.5): number {
   return pooledAveragePrecision(images.map((image) => matchByScore(image, iouThreshold)));
 }
-
-/**
- * Mask AP50: `averagePrecision` at IoU >= .5 over all instances of all images without regard to class. The tables hold
- * every detection the model kept, its mask binarised at probability > .5 (overlaps stay), at the resolution of the
- * loaded image. The same measure over box IoUs is `boxAP50`.
- */
-export function maskAP50(images: readonly ScoredIouTable[]): number {
-  return averagePrecision(images, 0.5);
-}

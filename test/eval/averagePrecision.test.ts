@@ -3,14 +3,13 @@ import { resolve } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
-  boxAP50,
   evaluateBoxes,
   meanAveragePrecisionForBoxes,
   nmsForMetrics,
   pairwiseBoxIou,
 } from '../../src/eval/boxAveragePrecision.ts';
 import { computeMAP } from '../../src/eval/computeMAP.ts';
-import { averagePrecision, envelopeArea, maskAP50 } from '../../src/eval/maskAveragePrecision.ts';
+import { averagePrecision, envelopeArea } from '../../src/eval/maskAveragePrecision.ts';
 import {
   interpolatedArea,
   type RefDetection,
@@ -186,23 +185,23 @@ describe('averagePrecision', () => {
       [2, 1, 0],
       [1, 2, 0],
     ])
-      expect(maskAP50([table(order)])).toBe(1);
+      expect(averagePrecision([table(order)])).toBe(1);
   });
 
   it('counts a duplicate as false positive and pools images by score', () => {
     const first = { truth: 1, scores: [0.9, 0.8], iou: Float64Array.of(0.9, 0.9) };
     const second = { truth: 1, scores: [0.7], iou: Float64Array.of(0.5) };
     // Hits by score: yes, no, yes (IoU equal to the threshold counts): .5 × 1 + .5 × 2/3.
-    expect(maskAP50([first, second])).toBeCloseTo(5 / 6, 12);
-    expect(boxAP50([second, first])).toBeCloseTo(5 / 6, 12);
+    expect(averagePrecision([first, second])).toBeCloseTo(5 / 6, 12);
+    expect(averagePrecision([second, first])).toBeCloseTo(5 / 6, 12);
   });
 
   it('handles sets without truths, without detections, without images', () => {
     const none = new Float64Array(0);
-    expect(maskAP50([])).toBe(0);
-    expect(maskAP50([{ truth: 0, scores: [0.9], iou: none }])).toBe(0);
-    expect(maskAP50([{ truth: 4, scores: [], iou: none }])).toBe(0);
-    expect(() => maskAP50([{ truth: 4, scores: [1], iou: none }])).toThrow('[1, 4]');
+    expect(averagePrecision([])).toBe(0);
+    expect(averagePrecision([{ truth: 0, scores: [0.9], iou: none }])).toBe(0);
+    expect(averagePrecision([{ truth: 4, scores: [], iou: none }])).toBe(0);
+    expect(() => averagePrecision([{ truth: 4, scores: [1], iou: none }])).toThrow('[1, 4]');
   });
 });
 
