@@ -5,13 +5,16 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadSample } from '../../src/data/dataset.ts';
 import { readSplitFile } from '../../src/data/splitFile.ts';
 import { openSafetensors } from '../../src/model/safetensors.ts';
+import { eventFileName } from '../../src/report/tensorboard.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint } from '../../src/train/checkpoint.ts';
 import { NonFiniteLossError } from '../../src/train/losses.ts';
 import { type GivenTrainOptions, readTrainConfig } from '../../src/train/options.ts';
 import { allocateRun, type Run } from '../../src/train/run.ts';
+import { type EpochMetrics, RunLog } from '../../src/train/runLog.ts';
 import { Trainer, type TrainOutcome } from '../../src/train/trainer.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
+import { shownScalars } from '../reference/eventFile.ts';
 import { testDevice } from '../support/device.ts';
 import { blobDataset, HEIGHT, smallestRun, WIDTH } from './tinyRun.ts';
 
@@ -68,6 +71,9 @@ function metrics(out: string): Record<string, unknown>[] {
 
 const withoutTime = (out: string) => metrics(out).map(({ secondsPerStep, ...rest }) => rest);
 
+/** What TensorBoard shows of a run, but the times of its steps. */
+const logOf = (out: string) => [...shownScalars(out)].filter(([tag]) => tag !== 'epoch/secondsPerStep').sort();
+
 beforeAll(async () => {
   device = await testDevice();
   data = blobDataset();
@@ -112,6 +118,33 @@ describe('a finished run', () => {
     expect(lines[0].steps).toBe(Math.ceil(finished.run.split.train.length / 2));
   });
 
+  it('logs every step and every epoch for TensorBoard, over the steps done', () => {
+    const shown = shownScalars(reference);
+    const lines = metrics(reference) as unknown as EpochMetrics[];
+    const [{ steps }] = lines;
+    for (const name of [...LOSSES, 'lr']) {
+      const points = shown.get(`step/${name}`) ?? [];
+      expect(points.map(([step]) => step)).toEqual(Array.from({ length: 2 * steps }, (_, i) => i + 1));
+    }
+    const byEpoch = (tag: string, value: (line: EpochMetrics) => number) =>
+      expect(shown.get(tag), tag).toEqual(lines.map((line) => [line.epoch * steps, Math.fround(value(line))]));
+    for (const name of LOSSES) {
+      byEpoch(`train/${name}`, ({ train }) => train[name]);
+      byEpoch(`validation/${name}`, ({ validation }) => validation[name]);
+    }
+    byEpoch('scores/iouMap', ({ iouMap }) => iouMap ?? Number.NaN);
+    byEpoch('scores/boxAP50', ({ boxAP50 }) => boxAP50);
+    byEpoch('epoch/epoch', ({ epoch }) => epoch);
+    byEpoch('epoch/secondsPerStep', ({ secondsPerStep }) => secondsPerStep);
+    // The steps' own losses are those whose means the epoch has.
+    for (const { epoch, train, lr } of lines) {
+      const own = (name: string) => (shown.get(`step/${name}`) ?? []).slice((epoch - 1) * steps, epoch * steps);
+      const mean = own('total').reduce((sum, [, value]) => sum + value, 0) / steps;
+      expect(mean).toBeCloseTo(train.total, 5);
+      expect(own('lr').at(-1)?.[1]).toBe(Math.fround(lr));
+    }
+  });
+
   it('tells the user each epoch with its losses and scores', () => {
     const epochs = finished.lines.filter((line) => line.startsWith('Epoch '));
     expect(epochs).toHaveLength(2);
@@ -125,7 +158,11 @@ describe('a finished run', () => {
       'best.safetensors',
       'checkpoints',
       'config.json',
+<<<<<<< HEAD
       'events.out.tfevents.0000000001.webgpu-mask-rcnn',
+=======
+      eventFileName(1),
+>>>>>>> h/report
       'metrics.jsonl',
       'split.json',
       'state.safetensors',
@@ -202,16 +239,33 @@ describe('a stopped run', () => {
     expect(second.outcome.stopped).toBe(false);
     expect(weights(out)).toEqual(weights(reference));
     expect(withoutTime(out)).toEqual(withoutTime(reference));
+    expect(logOf(out)).toEqual(logOf(reference));
+  });
+
+  it('leaves no trace in the log of what it had done beyond its state when it was killed', async () => {
+    const out = temporaryFolder();
+    await train(out, {}, { stopAfter: 1 });
+    // As a run leaves it that goes on after its last state and is killed within the second epoch.
+    const log = RunLog.resume(out, 0, 1);
+    const { steps } = (metrics(reference) as unknown as EpochMetrics[])[0];
+    for (let step = 2; step <= steps + 1; step++) log.step(step, { loss_mask: 1000 }, 1000);
+    log.epoch(steps, { ...(metrics(reference)[0] as unknown as EpochMetrics), iouMap: 0.999 });
+    expect(metrics(out)).toHaveLength(1);
+    await train(out, readTrainConfig(join(out, 'config.json')), { resume: true });
+    expect(readdirSync(out).filter((name) => name.includes('tfevents'))).toEqual([1, 2, 3].map(eventFileName));
+    expect(withoutTime(out)).toEqual(withoutTime(reference));
+    expect(logOf(out)).toEqual(logOf(reference));
   });
 });
 
 describe('a run', () => {
   it('that has ended already changes nothing when it is gone on with', async () => {
-    const [before, lines] = [weights(reference), metrics(reference)];
+    const [before, lines, files] = [weights(reference), metrics(reference), readdirSync(reference)];
     const { outcome } = await train(reference, readTrainConfig(join(reference, 'config.json')), { resume: true });
     expect(outcome.stopped).toBe(false);
     expect(weights(reference)).toEqual(before);
     expect(metrics(reference)).toEqual(lines);
+    expect(readdirSync(reference)).toEqual(files);
   });
 
   it('tells once how many cells vanish at its resize factor', async () => {
