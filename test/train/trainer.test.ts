@@ -158,11 +158,7 @@ describe('a finished run', () => {
       'best.safetensors',
       'checkpoints',
       'config.json',
-<<<<<<< HEAD
-      'events.out.tfevents.0000000001.webgpu-mask-rcnn',
-=======
       eventFileName(1),
->>>>>>> h/report
       'metrics.jsonl',
       'split.json',
       'state.safetensors',
