@@ -15,7 +15,8 @@ import { defaultThresholds, type EvaluationSample, evaluationSample, type Thresh
 
 /**
  * COCO's twelve numbers (`COCO_STATS`: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl), 0…1, or -1 where no truth
- * defines one. Sizes are in pixels of the images as loaded.
+ * defines one. Sizes are in pixels of the images as loaded. Only the 100 best detections of a class count in an image (COCO's
+ * `maxDets`), so that an image of more cells than that cannot reach a recall of 1.
  */
 export interface CocoStats {
   /** By masks at probability > .5; null for a box-only model. */
