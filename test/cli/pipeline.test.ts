@@ -1,4 +1,14 @@
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'csv-parse/sync';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,13 +19,17 @@ import { maskBox } from '../../src/data/dataset.ts';
 import { readPng, writePng } from '../../src/data/png.ts';
 import { rleDecode, rleRuns } from '../../src/data/rle.ts';
 import { openWeightsFile } from '../../src/model/checkpoints/openWeightsFile.ts';
+import { readPanelIndex } from '../../src/report/panelFolder.ts';
+import { eventFileName } from '../../src/report/tensorboard.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { openCheckpoint, rewriteCheckpoint } from '../../src/train/checkpoint.ts';
 import { completeTrainOptions } from '../../src/train/options.ts';
 import { allocateRun, planRun } from '../../src/train/run.ts';
+import { readEnvironment } from '../../src/train/runFolder.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
 import { difference } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
+import { readMarkup } from '../support/markup.ts';
 import { blobDataset, EMPTY_ID, HEIGHT, WIDTH } from '../train/tinyRun.ts';
 import { command, processOf, spawnProcess } from './support.ts';
 
@@ -72,13 +86,13 @@ beforeAll(async () => {
 afterAll(removeFolders);
 
 describe('train', () => {
-  it('ends with weights, metrics, a picture and a submission', () => {
+  it('ends with weights, metrics, pictures, a report and a submission', () => {
     expect(readdirSync(out).sort()).toEqual([
       'best.safetensors',
       'checkpoints',
       'config.json',
       'environment.json',
-      'events.out.tfevents.0000000001.webgpu-mask-rcnn',
+      eventFileName(1),
       'metrics.jsonl',
       'overlay.png',
       'panels',
@@ -94,6 +108,96 @@ describe('train', () => {
     const { split } = planRun(options(), data, out);
     const cells = submission(join(out, 'submission.csv'), () => [WIDTH, HEIGHT]);
     expect([...cells.keys()]).toEqual(split.validation.map(({ id }) => id));
+  });
+});
+
+describe('the report', () => {
+  it('of the run shows its validation images, scores and adapter', () => {
+    const page = readMarkup(readFileSync(join(out, 'report.html'), 'utf8'));
+    const { split } = planRun(options(), data, out);
+    expect(page.filter(({ name }) => name === 'h3').map(({ text }) => text)).toEqual(
+      split.validation.map(({ id }) => id),
+    );
+    const [{ text }] = page.filter(({ name }) => name === 'body');
+    const scores = JSON.parse(readFileSync(join(out, 'scores.json'), 'utf8'));
+    for (const part of [
+      'Finished',
+      device.gpu.opened.info.name,
+      scores.maskAP50.toFixed(3),
+      'disc',
+      'oval',
+      'Time of a step',
+    ]) {
+      expect(text).toContain(part);
+    }
+    for (const { attributes } of page.filter(({ name }) => name === 'a'))
+      expect(existsSync(join(out, attributes.href))).toBe(true);
+  });
+
+  it('holds what the run ran on: this session, the data, the model', () => {
+    const { sessions, data: summary, model } = readEnvironment(join(out, 'environment.json'));
+    const [session] = sessions;
+    expect(sessions).toHaveLength(1);
+    expect(session.adapter).toMatchObject({ kind: device.gpu.opened.info.kind, name: device.gpu.opened.info.name });
+    expect(session.versions.node).toBe(process.versions.node);
+    expect(Date.parse(session.ended ?? '')).toBeGreaterThan(Date.parse(session.started));
+    expect(summary).toMatchObject({
+      images: { train: 5, validation: 2 },
+      sizes: [{ width: WIDTH, height: HEIGHT, images: 7 }],
+      cellsPerImage: { min: 0, median: 3, max: 3 },
+    });
+    expect(summary.cells.reduce((sum, cells) => sum + cells.train + cells.validation, 0)).toBe(18);
+    expect(model.parameters).toBeGreaterThan(10_000);
+    // No checkpoint tells the machine.
+    const { file } = openCheckpoint(weights);
+    file.close();
+    expect(JSON.stringify(file.metadata)).not.toContain(session.adapter.name);
+  });
+
+  it('is written again of the folder alone, the same, and elsewhere with links that lead back', async () => {
+    const before = readFileSync(join(out, 'report.html'), 'utf8');
+    expect(await command('report', '--run', out)).toMatchObject({ code: 0, output: '' });
+    expect(readFileSync(join(out, 'report.html'), 'utf8')).toBe(before);
+    const elsewhere = join(temporaryFolder(), 'new', 'r.html');
+    expect((await command('report', '--run', out, '--out', elsewhere)).code).toBe(0);
+    const links = readMarkup(readFileSync(elsewhere, 'utf8')).filter(({ name }) => name === 'a');
+    for (const { attributes } of links) expect(existsSync(join(elsewhere, '..', attributes.href))).toBe(true);
+  });
+
+  it('has as many pictures as asked for, predicted anew', async () => {
+    const run = temporaryFolder();
+    cpSync(out, run, { recursive: true });
+    rmSync(join(run, 'panels'), { recursive: true });
+    const { code } = await command('report', '--run', run, '--panels', '1', ...ADAPTER);
+    expect(code).toBe(0);
+    const [first] = readPanelIndex(join(out, 'panels'))!.panels;
+    expect(readPanelIndex(join(run, 'panels'))!.panels).toEqual([first]);
+    const picture = (dir: string): Buffer => readFileSync(join(dir, 'panels', first.file));
+    expect(picture(run).equals(picture(out))).toBe(true);
+    expect(readFileSync(join(run, 'report.html'), 'utf8').match(/<h3>/g)).toHaveLength(1);
+  });
+});
+
+describe('panels', () => {
+  it('shows the chosen images once each, with the score that evaluate gives them alone', async () => {
+    const target = join(temporaryFolder(), 'new');
+    const own = withThresholds(0.3, 0.4);
+    const args = ['--weights', own, '--data', data, '--out', target, '--scale', '2'];
+    const chosen = ['--images', `image-3,${EMPTY_ID}`, '--indices', '1,3'];
+    const { code, output } = await command('panels', ...args, ...chosen, ...ADAPTER);
+    expect(code).toBe(0);
+    const { panels } = readPanelIndex(target)!;
+    expect(panels.map(({ id }) => id)).toEqual(['image-3', EMPTY_ID, 'image-1']);
+    expect(output.trimEnd().split('\n')).toHaveLength(3);
+    for (const { id, score, counts, views } of panels) {
+      const alone = await openEvaluation(own, data, 1);
+      alone.dataset.images = alone.dataset.images.filter((image) => image.id === id);
+      const scores = await evaluate(alone, device);
+      expect(score).toBeCloseTo(scores?.iouMap ?? Number.NaN, 12);
+      expect(counts.reduce((sum, { truth }) => sum + truth, 0)).toBe(scores?.instances);
+      expect(views.prediction).toMatchObject({ width: 2 * WIDTH, height: 2 * HEIGHT });
+      expect(output).toContain(`${join(target, `${id}.png`)}: ${id === EMPTY_ID ? 0 : 3} cells`);
+    }
   });
 });
 
@@ -130,7 +234,8 @@ describe('a run that is interrupted', () => {
     expect(error).toContain('Stopping after this step');
     expect(error).toContain(`npm run train -- --resume ${run}`);
     expect(code).toBe(130);
-    expect(readdirSync(run)).toContain('state.safetensors');
+    expect(readdirSync(run)).toEqual(expect.arrayContaining(['state.safetensors', 'environment.json', 'report.html']));
+    expect(readFileSync(join(run, 'report.html'), 'utf8')).toMatch(/No epoch finished yet|\d of 500 epochs done/);
   });
 });
 

@@ -87,9 +87,9 @@ describe('histogramChart', () => {
       bins: 4,
       series: [{ name: 'a', values: [0, 1, 2, 3, 4] }],
     });
-    // Bins of width 1: one value each, and the largest in the last bin.
+    // Bins of width 1: each whole number has its own.
     const bars = readMarkup(svg).filter(({ name, attributes }) => name === 'path' && attributes.fill === '#0b6fb8');
-    expect(bars).toHaveLength(4);
+    expect(bars).toHaveLength(5);
     expect(texts(svg)).toContain('Cells');
   });
 });
