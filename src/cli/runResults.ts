@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { listPngs, loadSample } from '../data/dataset.ts';
 import { writePng } from '../data/png.ts';
-import { boxInstances } from '../eval/boxView.ts';
 import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
 import { predictImages } from '../eval/predictImages.ts';
 import { selectInstances } from '../eval/selectInstances.ts';
@@ -13,10 +12,11 @@ import type { Run } from '../train/run.ts';
 const PICTURES = 3;
 
 /**
- * `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them; of a box-only
- * model the boxes.
+ * `overlay.png` in the run's folder: image | truth | prediction of a few validation images, as the network sees them. Null for a
+ * box-only model, which has no outlines to draw.
  */
-export async function writePictures({ model, split, dataset, options, out, thresholds }: Run): Promise<string> {
+export async function writePictures({ model, split, dataset, options, out, thresholds }: Run): Promise<string | null> {
+  if (!model.config.masks) return null;
   const step = Math.max(1, Math.floor(split.validation.length / PICTURES));
   const comparisons: Comparison[] = [];
   for (const record of split.validation.filter((_, i) => i % step === 0).slice(0, PICTURES)) {
@@ -26,12 +26,7 @@ export async function writePictures({ model, split, dataset, options, out, thres
       id: record.id,
       image: toRgb(image),
       truth: targetInstances(target, image.width, image.height),
-      predicted: (model.config.masks ? selectInstances : boxInstances)(
-        detections,
-        thresholds,
-        image.width,
-        image.height,
-      ),
+      predicted: selectInstances(detections, thresholds, image.width, image.height),
     });
   }
   const path = join(out, 'overlay.png');

@@ -11,9 +11,9 @@ import { Trainer } from '../train/trainer.ts';
 import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
-import { readRunOptions } from './runFolder.ts';
 import { writePictures, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { readRunOptions } from './storedRun.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   stepLr?: TrainOptions['stepLr'];
@@ -143,7 +143,7 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
     const submission = await writeRunSubmission(planned);
     say(`Best epoch ${best.epoch}: ${describeScores(final.scores, planned.options.tune)}.`);
     say(`Weights   ${join(out, RUN_FILES.best)}`);
-    say(`Pictures  ${pictures}`);
+    if (pictures) say(`Pictures  ${pictures}`);
     say(
       submission
         ? `Predicted ${submission.rows} rows for ${submission.images} images: ${submission.path}`

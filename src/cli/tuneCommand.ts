@@ -10,15 +10,15 @@ import type { Detections } from '../data/types.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import { type FoundThresholds, type Thresholds, thresholdSearch } from '../eval/thresholds.ts';
 import type { Device } from '../tensor/device.ts';
-import { rewriteCheckpoint } from '../train/checkpoint.ts';
+import { openCheckpoint, rewriteCheckpoint } from '../train/checkpoint.ts';
 import { startProgress } from '../train/progress.ts';
 import { RUN_FILES } from '../train/run.ts';
 import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseList, parsePositiveCount } from './numbers.ts';
-import { openRunFolder } from './runFolder.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { openStoredRun } from './storedRun.ts';
 
 interface Flags {
   weights?: string;
@@ -59,7 +59,7 @@ export function tuneCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
-      const tuning = openTuning(flags);
+      const tuning = await openTuning(flags);
       const tuned = await withDevice(flags.adapter, (device) => tune(tuning, device));
       if (!tuned) return;
       console.log(thresholdTable(tuned, tuning.stored.info.classes));
@@ -80,7 +80,15 @@ export interface Tuning {
 }
 
 /** Checks weights and images against each other; needs no device and writes nothing. @throws UserError for whatever is wrong */
-export function openTuning({ run, weights, data, out, scores, masks, batchSize }: Omit<Flags, 'adapter'>): Tuning {
+export async function openTuning({
+  run,
+  weights,
+  data,
+  out,
+  scores,
+  masks,
+  batchSize,
+}: Omit<Flags, 'adapter'>): Promise<Tuning> {
   if (run !== undefined && data !== undefined) {
     throw new UserError('--run takes the images from the run; expected it without --data.');
   }
@@ -88,14 +96,16 @@ export function openTuning({ run, weights, data, out, scores, masks, batchSize }
   if (path === undefined || (run === undefined && data === undefined)) {
     throw new UserError('Expected --run DIR, or --weights FILE and --data DIR.');
   }
-  const stored = openModel(path);
+  // Thresholds are kept in this program's own metadata, which weights of other programs do not have.
+  openCheckpoint(path).file.close();
+  const stored = await openModel(path);
   const { classes, resize, config } = stored.info;
   if (!config.masks) {
     throw new UserError(
       `${path}: a box-only model has no competition score to choose thresholds by, expected one with masks.`,
     );
   }
-  const opened = run === undefined ? undefined : openRunFolder(run, classes);
+  const opened = run === undefined ? undefined : openStoredRun(run, classes);
   const dataset = opened?.dataset ?? openDataset(data as string, { classes });
   const records = opened?.split.validation ?? dataset.images;
   checkResize(records, resize);
