@@ -3,7 +3,6 @@ import { dirname, join } from 'node:path';
 import { writeFileAtomic } from '../data/files.ts';
 import { findImages, imageStem } from '../data/images.ts';
 import { writePng } from '../data/png.ts';
-import { boxInstances } from '../eval/boxView.ts';
 import { type Comparison, comparisonPicture, targetInstances, toRgb } from '../eval/overlay.ts';
 import { predictImages } from '../eval/predictImages.ts';
 import { selectInstances } from '../eval/selectInstances.ts';
@@ -23,7 +22,7 @@ const PICTURES = 3;
  * truth | prediction of some in `overlay.png`.
  *
  * @param epoch whose weights the model has
- * @returns path of the overview
+ * @returns path of the overview; of the folder for a box-only model, which has no outlines to draw
  */
 export async function writePictures(run: Run, epoch: number): Promise<string> {
   const { model, split, dataset, options, out, thresholds } = run;
@@ -41,20 +40,16 @@ export async function writePictures(run: Run, epoch: number): Promise<string> {
     resize: options.resize,
     out: panels,
     onImage: ({ image, target, detections }) => {
-      if (!overview.has(image.id)) return;
+      if (!overview.has(image.id) || detections.masks === undefined) return;
       comparisons.push({
         id: image.id,
         image: toRgb(image),
         truth: targetInstances(target, image.width, image.height),
-        predicted: (model.config.masks ? selectInstances : boxInstances)(
-          detections,
-          thresholds,
-          image.width,
-          image.height,
-        ),
+        predicted: selectInstances(detections, thresholds, image.width, image.height),
       });
     },
   });
+  if (comparisons.length === 0) return panels;
   const path = join(out, 'overlay.png');
   const picture = comparisonPicture(comparisons, classes);
   writePng(path, picture.width, picture.height, picture.data);

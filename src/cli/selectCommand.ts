@@ -12,8 +12,8 @@ import { RUN_FILES } from '../train/run.ts';
 import { tunedThresholds, type Validation, validateUnless } from '../train/validate.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
-import { epochCheckpoints, openRunFolder, type RunFolder } from './runFolder.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { epochCheckpoints, openStoredRun, type StoredRun } from './storedRun.ts';
 
 interface Flags {
   run: string;
@@ -47,7 +47,7 @@ export function selectCommand(): Command {
 }
 
 export interface Selection {
-  run: RunFolder;
+  run: StoredRun;
   /** Of the first epoch; the others have the same architecture. */
   stored: StoredModel;
   checkpoints: { path: string; info: CheckpointInfo }[];
@@ -71,7 +71,7 @@ export async function openSelection(dir: string, metric?: EpochMetric): Promise<
   if (!masks && (metric === 'iouMap' || metric === 'maskAP50')) {
     throw new UserError(`--metric ${metric}: the run in ${dir} is box-only, expected boxMap30 or boxAP50.`);
   }
-  const run = openRunFolder(dir, stored.info.classes);
+  const run = openStoredRun(dir, stored.info.classes);
   return { run, stored, checkpoints, metric: metric ?? (masks ? 'iouMap' : 'boxMap30') };
 }
 

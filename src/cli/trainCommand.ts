@@ -20,9 +20,9 @@ import { Trainer } from '../train/trainer.ts';
 import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
-import { readRunOptions } from './runFolder.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
+import { readRunOptions } from './storedRun.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
 interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {

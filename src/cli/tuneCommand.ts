@@ -17,8 +17,8 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseList, parsePositiveCount } from './numbers.ts';
-import { openRunFolder } from './runFolder.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { openStoredRun } from './storedRun.ts';
 
 interface Flags {
   weights?: string;
@@ -98,7 +98,7 @@ export async function openTuning(flags: Omit<Flags, 'adapter'>): Promise<Tuning>
       `${path}: a box-only model has no competition score to choose thresholds by, expected one with masks.`,
     );
   }
-  const opened = run === undefined ? undefined : openRunFolder(run, classes);
+  const opened = run === undefined ? undefined : openStoredRun(run, classes);
   const dataset = opened?.dataset ?? openDataset(data as string, { classes });
   const records = opened?.split.validation ?? dataset.images;
   checkResize(records, resize);

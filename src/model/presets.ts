@@ -125,11 +125,6 @@ function resnet50V2(given: PresetOptions): MaskRCNNOptions {
   };
 }
 
-/** `resnet50` as the notebook builds it from torchvision's COCO weights, whose batch norms were trained with an epsilon of 0. */
-function notebook(given: PresetOptions): MaskRCNNOptions {
-  return { ...resnet50(given), batchNormEps: 0 };
-}
-
 /** The notebook's optimizer: SGD without warm-up, schedule or clipping. */
 const NOTEBOOK_TRAINING: TrainingDefaults = {
   learningRate: 0.001,
@@ -162,8 +157,8 @@ const NOTEBOOK_DATA: DataDefaults = {
   competitionData: true,
 };
 
-/** torchvision builds its backbone with BatchNorm2d (epsilon 1e-5) instead of constants where no weights are loaded. */
-const UNTRAINED: ModelOverrides = { norm: 'batch', batchNormEps: 1e-5 };
+/** torchvision builds its backbone with BatchNorm2d instead of constants where no weights are loaded. */
+const UNTRAINED: ModelOverrides = { norm: 'batch' };
 
 const presets: Record<PresetName, Preset> = {
   tiny: {
@@ -185,14 +180,14 @@ const presets: Record<PresetName, Preset> = {
   'resnet50-v2': { model: resnet50V2, training: NOTEBOOK_TRAINING, data: OWN_DATA },
   // Version 51 of the notebook. Its NUM_EPOCHS has since been lowered; its training loop still speaks of 30, as does its log.
   'sartorius-v51': {
-    model: notebook,
+    model: resnet50,
     untrained: UNTRAINED,
     training: { ...NOTEBOOK_TRAINING, epochs: 30, tune: false },
     data: NOTEBOOK_DATA,
   },
   // The notebook as it stands: the mask branch commented out, NUM_EPOCHS = 2 on Kaggle.
   'sartorius-fasterrcnn': {
-    model: (given) => ({ ...notebook(given), masks: false }),
+    model: (given) => ({ ...resnet50(given), masks: false }),
     untrained: UNTRAINED,
     training: { ...NOTEBOOK_TRAINING, epochs: 2, tune: false },
     data: NOTEBOOK_DATA,

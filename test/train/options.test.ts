@@ -98,9 +98,9 @@ describe('completeTrainOptions', () => {
 
   it('trains batch norms where a preset of the notebook’s has no weights to start from, also when a run goes on', () => {
     const fresh = completeTrainOptions({ data: 'x', preset: 'sartorius-v51', model: { boxDetectionsPerImg: 9 } });
-    expect(fresh.model).toEqual({ norm: 'batch', batchNormEps: 1e-5, boxDetectionsPerImg: 9 });
+    expect(fresh.model).toEqual({ norm: 'batch', boxDetectionsPerImg: 9 });
     const frozen = completeTrainOptions({ data: 'x', preset: 'sartorius-v51', model: { norm: 'frozen' } });
-    expect(frozen.model).toEqual({ norm: 'frozen', batchNormEps: 1e-5 });
+    expect(frozen.model).toEqual({ norm: 'frozen' });
     expect(completeTrainOptions({ data: 'x', preset: 'sartorius-v51', weights: 'coco' }).model).toEqual({});
   });
 

@@ -9,7 +9,7 @@ import { dataFolder } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 
 /** A run that is there already, with its data as it trained on them. */
-export interface RunFolder {
+export interface StoredRun {
   dir: string;
   options: TrainOptions;
   dataset: Dataset;
@@ -22,7 +22,7 @@ export interface RunFolder {
  * @param classes of the run's weights, which the data must still have
  * @throws UserError where there is no run, or its data have gone or changed
  */
-export function openRunFolder(dir: string, classes: readonly string[]): RunFolder {
+export function openStoredRun(dir: string, classes: readonly string[]): StoredRun {
   const options = readRunOptions(dir, '--run');
   const data = dataFolder(options);
   const { dataset, split } = openRunData(options, data);
