@@ -303,12 +303,15 @@ describe('the program', () => {
     for (const name of ['train', 'evaluate', 'predict', 'verify', 'doctor']) expect(nothing.error).toContain(name);
   });
 
-  it.each(['train', 'evaluate', 'predict', 'verify', 'doctor'])('shows the help of %s', async (name) => {
-    const { code, output, error } = await command(name, '--help');
-    expect([code, error]).toEqual([0, '']);
-    expect(output).toContain(`webgpu-mask-rcnn ${name}`);
-    expect(output).toContain('--adapter');
-  });
+  it.each(['train', 'evaluate', 'select', 'tune', 'predict', 'verify', 'doctor'])(
+    'shows the help of %s',
+    async (name) => {
+      const { code, output, error } = await command(name, '--help');
+      expect([code, error]).toEqual([0, '']);
+      expect(output).toContain(`webgpu-mask-rcnn ${name}`);
+      expect(output).toContain('--adapter');
+    },
+  );
 
   it('answers the same as a process of its own', () => {
     const folder = temporaryFolder();
