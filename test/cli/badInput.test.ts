@@ -476,7 +476,7 @@ describe('the program', () => {
       expect(nothing.error).toContain(name);
   });
 
-  it.each(['train', 'evaluate', 'predict', 'panels', 'report', 'verify', 'doctor'])(
+    for (const name of ['train', 'evaluate', 'select', 'tune', 'predict', 'panels', 'report', 'convert', 'verify', 'doctor'])
     'shows the help of %s',
     async (name) => {
       const { code, output, error } = await command(name, '--help');
