@@ -4,9 +4,9 @@ export interface HostTensor {
   readonly data: Float32Array | Int32Array;
 }
 
-/** One comparison with a golden tensor. */
+/** One comparison with a golden tensor, or with a value of a data case. */
 export interface Row {
-  /** The golden tensor's name in its file; an operator case's `12.out` with the operator behind it. */
+  /** The golden tensor's name in its file; an operator case's `12.out` with the operator behind it; a data case's `boxAP.0.computeMAP.mAP`. */
   readonly name: string;
   /** What passing rows are counted under: an operator, or a part of the model's path. */
   readonly stage: string;
@@ -80,6 +80,31 @@ export function compareLengths(actual: ArrayLike<number>, expected: ArrayLike<nu
   }
   const error = differences === 0 ? 0 : Math.sqrt(differences / squares);
   return measuredRow(comparison, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error, 'in Euclidean length');
+}
+
+/** Compares texts or whole numbers, none of which may differ; the error is the number of those that do. */
+export function compareExactly(
+  actual: ArrayLike<string | number>,
+  expected: ArrayLike<string | number>,
+  { name, stage }: Omit<Comparison, 'tolerance'>,
+): Row {
+  const comparison = { name, stage, tolerance: 0 };
+  if (actual.length !== expected.length)
+    return failedRow(comparison, `${actual.length} values, expected ${expected.length}`);
+  let differing = 0;
+  let note: string | undefined;
+  for (let i = 0; i < expected.length; i++) {
+    if (actual[i] === expected[i]) continue;
+    differing++;
+    note ??= `at ${i}: ${shorten(actual[i])}, expected ${shorten(expected[i])}`;
+  }
+  return measuredRow(comparison, differing, note);
+}
+
+/** A value for a note; of a long text its beginning. */
+function shorten(value: string | number): string {
+  if (typeof value === 'number') return String(value);
+  return JSON.stringify(value.length > 40 ? `${value.slice(0, 39)}…` : value);
 }
 
 /** Compares shapes, then values. A scalar, [] here, is stored by the goldens as [1]. */

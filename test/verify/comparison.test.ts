@@ -2,9 +2,22 @@ import { describe, expect, test } from 'vitest';
 import { pastedBox } from '../../src/verify/detections.ts';
 import { joinOrders, matchRows, orderAmong, reorderRows } from '../../src/verify/matching.ts';
 import { failureSentence, renderCase } from '../../src/verify/report.ts';
-import { compareTensors, compareValues } from '../../src/verify/rows.ts';
+import { compareExactly, compareTensors, compareValues } from '../../src/verify/rows.ts';
 
 const comparison = { name: 'x', stage: 's', tolerance: 1e-4 };
+
+describe('compareExactly', () => {
+  test('counts what differs and names the first, long texts by their beginning', () => {
+    expect(compareExactly([1, 'a', 3], [1, 'a', 3], comparison)).toMatchObject({ ok: true, error: 0, tolerance: 0 });
+    expect(compareExactly([1, 'b', 4], [1, 'a', 3], comparison)).toMatchObject({
+      ok: false,
+      error: 2,
+      note: 'at 1: "b", expected "a"',
+    });
+    expect(compareExactly(['x'.repeat(50)], [1], comparison).note).toBe(`at 0: "${'x'.repeat(39)}…", expected 1`);
+    expect(compareExactly([1], [1, 2], comparison)).toMatchObject({ ok: false, note: '1 values, expected 2' });
+  });
+});
 
 describe('compareValues', () => {
   test('is relative to the largest expected value and names the worst place', () => {
