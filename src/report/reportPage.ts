@@ -96,7 +96,7 @@ ${tile('Training time', formatDuration(trained), `${formatCount(epochs.reduce((t
 function pictures({ panels, classes }: RunReport): Html | null {
   if (panels === null || panels.index.panels.length === 0) return null;
   const legend = html`<div class="legend">${classes.map(({ name }, i) => html`<span>${classKey(i + 1)}${name}</span>`)}</div>`;
-  const intro = `Images that the network was not trained on, with the weights of epoch ${panels.index.epoch}: outlines in the colour of the cell’s type, with the network’s certainty. A click leads to the full picture, with its figures.`;
+  const intro = `Images that the network was not trained on, with the weights of epoch ${panels.index.epoch}: outlines in the colour of the cell’s type, with the network’s certainty. A click opens the full picture.`;
   return section('What it finds', intro, html`${legend}${panelArticles(panels)}`);
 }
 
