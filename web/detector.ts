@@ -4,10 +4,12 @@ import type { RgbImage } from '../src/data/png.ts';
 import { Random } from '../src/data/random.ts';
 import { scaleImage } from '../src/data/scaledImage.ts';
 import { type SelectedInstance, selectInstances } from '../src/eval/selectInstances.ts';
+import type { ByteSource } from '../src/model/checkpoints/byteSource.ts';
+import { openWeights } from '../src/model/checkpoints/weightsFile.ts';
 import { MaskRCNN } from '../src/model/maskRcnn.ts';
-import { parseSafetensors } from '../src/model/safetensorsFormat.ts';
 import type { Device } from '../src/tensor/device.ts';
-import { type CheckpointInfo, parseCheckpointInfo, stateSource } from '../src/train/checkpointInfo.ts';
+import { type CheckpointInfo, stateSource } from '../src/train/checkpointInfo.ts';
+import { weightsInfo } from '../src/train/weightsInfo.ts';
 
 /** The cells of one picture, as `npm run predict` finds them. */
 export interface Found {
@@ -20,28 +22,31 @@ export interface Found {
 /** A checkpoint's network on the device. One call at a time. */
 export class Detector {
   readonly info: CheckpointInfo;
+  /** What was taken for weights that do not tell everything, and why. */
+  readonly notes: readonly string[];
   /** Trainable numbers. */
   readonly parameterCount: number;
   readonly #model: MaskRCNN;
 
-  private constructor(info: CheckpointInfo, model: MaskRCNN) {
+  private constructor(info: CheckpointInfo, notes: readonly string[], model: MaskRCNN) {
     this.info = info;
+    this.notes = notes;
     this.parameterCount = model.state.parameterCount();
     this.#model = model;
   }
 
   /**
-   * @param bytes of a checkpoint that a training run wrote
-   * @param name of the file, for messages
+   * @param source a checkpoint that a training run wrote, or weights of torchvision
    * @throws UserError naming the file and what is wrong with it; nothing is left on the device then
    */
-  static async load(device: Device, bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Detector> {
-    const file = parseSafetensors(bytes, name);
-    const info = parseCheckpointInfo(file.metadata, name);
+  static async load(device: Device, source: ByteSource): Promise<Detector> {
+    const { name } = source;
+    const file = await openWeights(source);
+    const { info, notes } = weightsInfo(file);
     if (!info.config.masks) throw new UserError(`${name}: a box-only network, expected one that finds masks.`);
     const model = new MaskRCNN(info.config);
-    await model.allocate(device, new Random(0), stateSource({ ...file, path: name }, model.state));
-    return new Detector(info, model);
+    await model.allocate(device, new Random(0), stateSource(file, model.state));
+    return new Detector(info, notes, model);
   }
 
   /**

@@ -5,12 +5,15 @@ import { classColour, drawInstances } from '../src/eval/overlay.ts';
 import type { SelectedInstance } from '../src/eval/selectInstances.ts';
 import { openDevice } from '../src/gpu/browserAdapter.ts';
 import { GpuError } from '../src/gpu/gpu.ts';
+import { blobSource } from '../src/model/checkpoints/byteSource.ts';
 import { Device } from '../src/tensor/device.ts';
 import { Detector, type Found } from './detector.ts';
 import { decodePicture, showPicture } from './picture.ts';
 
 /** Outlines are drawn on at least this many pixels, so that they stay thin on small pictures. */
 const DRAWN_WIDTH = 1200;
+/** Files that are taken for weights; all others for pictures. */
+const WEIGHTS = /\.(safetensors|pth|pt|bin)$/i;
 
 function element<T extends HTMLElement>(id: string): T {
   const found = document.getElementById(id);
@@ -86,7 +89,7 @@ function listClasses(): void {
 async function loadWeights(file: File): Promise<void> {
   if (!device) return;
   say(`Reading ${file.name} …`, 'busy');
-  const next = await Detector.load(device, new Uint8Array(await file.arrayBuffer()), file.name);
+  const next = await Detector.load(device, blobSource(file, file.name));
   detector?.dispose();
   detector = next;
   found = null;
@@ -95,6 +98,7 @@ async function loadWeights(file: File): Promise<void> {
   const millions = (next.parameterCount / 1e6).toFixed(1);
   element('weights-info').textContent =
     `${file.name}: ${config.block === 'basic' ? 'small' : 'ResNet-50'} network, ${millions} million parameters, ${epoch} epochs`;
+  element('weights-info').title = next.notes.join(' ');
   element('weights-card').classList.add('done');
 }
 
@@ -145,7 +149,7 @@ function take(files: Iterable<File>): void {
   enqueue(async () => {
     if (!device) return;
     for (const file of given) {
-      if (file.name.toLowerCase().endsWith('.safetensors')) await loadWeights(file);
+      if (WEIGHTS.test(file.name)) await loadWeights(file);
       else await loadPicture(file);
     }
     await detect();

@@ -41,46 +41,61 @@ export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, side) => product * side, 1);
 }
 
-/** float16 bits to their value. */
-function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
+const oneNumber = new Float32Array(1);
+const itsBits = new Uint32Array(oneNumber.buffer);
 
-/** The nearest float16 of a number, ties to even; Infinity from 65520 on. */
+/** The nearest float16 of a float32 number, ties to even, as its bits; Infinity from 65520 on. */
 export function numberToHalf(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const magnitude = Math.abs(value);
-  if (Number.isNaN(value)) return 0x7e00;
-  if (magnitude >= 65520) return sign | 0x7c00;
-  // Numbers below 2^-14 have the spacing of the smallest exponent.
-  const exponent = Math.max(Math.floor(Math.log2(magnitude)), -14);
-  const scaled = magnitude * 2 ** (10 - exponent);
-  const below = Math.floor(scaled);
-  const rest = scaled - below;
-  const rounded = rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
-  // A fraction that rounds up to 2048 carries into the exponent by plain addition.
-  return sign | (exponent === -14 ? rounded : ((exponent + 15) << 10) + (rounded - 1024));
+  oneNumber[0] = value;
+  const sign = (itsBits[0] >>> 16) & 0x8000;
+  const bits = itsBits[0] & 0x7fffffff;
+  if (bits > 0x7f800000) return 0x7e00;
+  // From 65520 on, half a step beyond the largest.
+  if (bits >= 0x477ff000) return sign | 0x7c00;
+  // From 2^-14 on: another bias of the exponent, and 13 bits less of the fraction, whose rounding may carry into the exponent.
+  if (bits >= 0x38800000) {
+    const rebiased = bits - 0x38000000;
+    return sign | ((rebiased + 0xfff + ((rebiased >>> 13) & 1)) >>> 13);
+  }
+  // Below lie multiples of 2^-24; half of one is a tie, which goes to 0.
+  if (bits <= 0x33000000) return sign;
+  const shift = 126 - (bits >>> 23);
+  const fraction = (bits & 0x7fffff) | 0x800000;
+  const whole = fraction >>> shift;
+  const rest = fraction & ((1 << shift) - 1);
+  const half = 1 << (shift - 1);
+  return sign | (rest > half || (rest === half && (whole & 1) === 1) ? whole + 1 : whole);
 }
 
-const pair = new DataView(new ArrayBuffer(8));
+/** Decodes float16 or bfloat16 by moving bits: `bits` shares the memory of `out`. */
+function decodeHalves(out: Values, first: number, dtype: 'F16' | 'BF16', bytes: Uint8Array): void {
+  const count = bytes.length / 2;
+  const bits = new Uint32Array(out.buffer, out.byteOffset + first * 4, count);
+  for (let i = 0; i < count; i++) {
+    const half = bytes[2 * i] | (bytes[2 * i + 1] << 8);
+    // bfloat16 is the upper half of a float32.
+    if (dtype === 'BF16') {
+      bits[i] = half << 16;
+      continue;
+    }
+    const sign = (half & 0x8000) << 16;
+    const magnitude = half & 0x7fff;
+    if (magnitude >= 0x7c00) bits[i] = sign | 0x7f800000 | ((magnitude & 0x3ff) << 13);
+    else if (magnitude >= 0x400) bits[i] = sign | ((magnitude << 13) + 0x38000000);
+    else out[first + i] = (sign === 0 ? magnitude : -magnitude) * 2 ** -24;
+  }
+}
 
-/** One element at byte `at`; bfloat16 is the upper half of a float32. */
-const readers: Record<Exclude<Dtype, 'F32' | 'I32'>, (view: DataView, at: number) => number | bigint> = {
+/** One element at byte `at`. */
+const readers: Record<
+  Exclude<Dtype, 'F32' | 'I32' | 'F16' | 'BF16'>,
+  (view: DataView, at: number) => number | bigint
+> = {
   BOOL: (view, at) => (view.getUint8(at) === 0 ? 0 : 1),
   U8: (view, at) => view.getUint8(at),
   I8: (view, at) => view.getInt8(at),
   U16: (view, at) => view.getUint16(at, true),
   I16: (view, at) => view.getInt16(at, true),
-  F16: (view, at) => halfToNumber(view.getUint16(at, true)),
-  BF16: (view, at) => {
-    pair.setUint16(2, view.getUint16(at, true), true);
-    return pair.getFloat32(0, true);
-  },
   U32: (view, at) => view.getUint32(at, true),
   U64: (view, at) => view.getBigUint64(at, true),
   I64: (view, at) => view.getBigInt64(at, true),
@@ -96,6 +111,10 @@ const readers: Record<Exclude<Dtype, 'F32' | 'I32'>, (view: DataView, at: number
 export function decodeInto(out: Values, first: number, dtype: Dtype, bytes: Uint8Array, what: string): void {
   if (dtype === 'F32' || dtype === 'I32') {
     new Uint8Array(out.buffer, out.byteOffset + first * 4, bytes.length).set(bytes);
+    return;
+  }
+  if (dtype === 'F16' || dtype === 'BF16') {
+    decodeHalves(out, first, dtype, bytes);
     return;
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -127,8 +146,12 @@ export function encodeValues(
 ): Uint8Array {
   if (dtype === 'I64') return new Uint8Array(BigInt64Array.from(data as Int32Array, BigInt).buffer);
   if (dtype !== 'F16') return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  const halves = Uint16Array.from(data, numberToHalf);
-  const lost = data.findIndex((value, i) => Number.isFinite(value) && (halves[i] & 0x7fff) === 0x7c00);
-  if (lost >= 0) throw new UserError(`${what} holds ${data[lost]} at index ${lost}, more than float16 can.`);
+  const halves = new Uint16Array(data.length);
+  for (let i = 0; i < data.length; i++) {
+    halves[i] = numberToHalf(data[i]);
+    if ((halves[i] & 0x7fff) === 0x7c00 && Number.isFinite(data[i])) {
+      throw new UserError(`${what} holds ${data[i]} at index ${i}, more than float16 can.`);
+    }
+  }
   return new Uint8Array(halves.buffer);
 }

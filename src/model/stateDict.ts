@@ -6,6 +6,9 @@ import { sizeOf, type Tensor } from '../tensor/tensor.ts';
 import type { Initializer } from './initializers.ts';
 import { deviceShape, type Layout, toDeviceLayout, toTorchLayout } from './layouts.ts';
 
+/** Bytes on their way to the device while a model is loaded. */
+const MAX_WAITING = 32 * 1024 * 1024;
+
 /** One entry of the state_dict: torchvision's name and shape, and where it lies on the device. */
 export class Entry {
   readonly name: string;
@@ -54,7 +57,11 @@ export class Entry {
 /** One entry's values in torch's layout; undefined where the source has no such entry. */
 export type StateValues = { shape: readonly number[]; data: Float32Array } | undefined;
 /** Values by state_dict name. They are asked for one at a time, so that a file need not be in memory whole. */
-export type StateSource = (name: string) => StateValues | Promise<StateValues>;
+export interface StateSource {
+  (name: string): StateValues | Promise<StateValues>;
+  /** Whether it will give an entry, where that is known before: initial values need not be kept then, or even be drawn. */
+  has?(name: string): boolean;
+}
 
 /**
  * A model's parameters and buffers under torchvision's names. Modules declare entries while they are built; `allocate` then
@@ -102,13 +109,13 @@ export class StateDict {
         .map(({ name, shape, layout }) => ({ name, shape: deviceShape(shape, layout) })),
     );
     this.#flat = flat;
+    let waiting = 0;
+    const complete = entries.every(({ name }) => source?.has?.(name));
     try {
       for (const entry of entries) {
         // Drawn even when the source has the entry, so that the draws of the others do not depend on what it holds.
-        const initial = entry.init(entry.shape, random);
-        const given = await source?.(entry.name);
-        if (given) checkShape(entry, given.shape);
-        const data = toDeviceLayout(given?.data ?? initial, entry.shape, entry.layout);
+        const drawn = complete ? null : entry.init(entry.shape, random);
+        const data = await this.#hostValues(entry, source?.has?.(entry.name) ? null : drawn, source);
         if (entry.trainable) {
           flat.write(entry.name, data);
           entry.bind(flat.tensor(entry.name));
@@ -118,12 +125,26 @@ export class StateDict {
           this.#buffers.push(tensor);
           entry.bind(tensor);
         }
+        // What is written waits in the driver's memory until the queue has passed it.
+        waiting += data.byteLength;
+        if (waiting < MAX_WAITING) continue;
+        await device.gpu.sync();
+        waiting = 0;
       }
       for (const update of this.#afterLoad) await update();
     } catch (error) {
       this.dispose();
       throw error;
     }
+  }
+
+  /** An entry's values in the device's layout: the source's where it has them, else `initial`. */
+  async #hostValues(entry: Entry, initial: Float32Array | null, source?: StateSource): Promise<Float32Array> {
+    const given = await source?.(entry.name);
+    if (given) checkShape(entry, given.shape);
+    const values = given?.data ?? initial;
+    if (!values) throw new Error(`The source of values has no ${entry.name} after all.`);
+    return toDeviceLayout(values, entry.shape, entry.layout);
   }
 
   /** Overwrites every entry; `source` must have them all. */

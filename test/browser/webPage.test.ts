@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convertWeights } from '../../src/cli/convertWeightsCommand.ts';
 import { loadImage } from '../../src/data/dataset.ts';
 import { writePng } from '../../src/data/png.ts';
 import { Random } from '../../src/data/random.ts';
@@ -94,6 +95,18 @@ describe.skipIf(!browser)(`the page${unfit ? ` (skipped: ${unfit})` : ''}`, () =
     expect(await page.locator('#classes b').allTextContents()).toEqual(expected.map(String));
     expect(await page.textContent('#time')).toMatch(/^\d+(\.\d+)? s$/);
     expect(await page.textContent('#picture-info')).toContain('160 × 128');
+  });
+
+  it('takes the same weights from a file of torch.save', async () => {
+    const torch = join(folder, 'best.pth');
+    await convertWeights(weights, torch, {});
+    await page.setInputFiles('#weights', torch);
+    await page.waitForFunction(
+      "document.querySelector('#weights-info').textContent.startsWith('best.pth') && document.querySelector('#status').textContent.endsWith('found.')",
+      null,
+      { timeout: 60_000 },
+    );
+    expect(await page.locator('#classes b').allTextContents()).toEqual(expected.map(String));
   });
 
   it('hides and shows outlines', async () => {

@@ -157,9 +157,10 @@ export function matchWeights(file: NamedTensors, state: StateDict, { purpose }: 
 
 /** The values of a matched file for `StateDict.allocate` and `load`, one entry at a time. */
 export function matchedSource(file: ReadableTensors, { names }: Match): StateSource {
-  return async (name) => {
+  const values = async (name: string) => {
     const stored = names.get(name);
     if (stored === undefined) return undefined;
     return { shape: file.tensors.get(stored)!.shape, data: await file.readFloat32(stored) };
   };
+  return Object.assign(values, { has: (name: string) => names.has(name) });
 }

@@ -2,16 +2,13 @@
  * torch.save's zip form (PyTorch 1.6 and later; torch/csrc/jit/serialization, caffe2/serialize/inline_container.h): one folder with
  * `data.pkl`, a file `data/<key>` for each storage, stored and aligned, `version`, `byteorder`.
  */
-import { configure, type FileEntry, Reader, ZipReader } from '@zip.js/zip.js/lib/zip-core-native.js';
+import { type FileEntry, type Reader, ZipReader } from '@zip.js/zip.js/lib/zip-core-reader.js';
 import { UserError } from '../../cli/errors.ts';
 import { bytesPerElement } from '../dtypes.ts';
 import { type ByteSource, pieceWriter, readExactly, readPieces } from './byteSource.ts';
 import { crc32 } from './crc32.ts';
 import type { Storages } from './storedValues.ts';
 import { type StorageRef, type StoredTensor, shown, stateDictOf, unpickleTorch } from './torchObjects.ts';
-
-// A worker would cost more than the copying that it takes over.
-configure({ useWebWorkers: false });
 
 /** What this program knows of a model besides its weights, which torch.load passes over. */
 export const METADATA_RECORD = 'extra/webgpu-mask-rcnn.json';
@@ -25,16 +22,40 @@ const MAX_UNPACKED = 8;
 /** Entries of a zip: a multiple of what weights need, but bounded by the file, as each takes memory. */
 const maxEntries = (size: number): number => 1000 + size / 512;
 
-class SourceReader extends Reader<ByteSource> {
+// A worker would cost more than the copying that it takes over.
+const ZIP_OPTIONS = { useWebWorkers: false };
+/** Bytes of a packed entry that are read at a time. */
+const CHUNK = 64 * 1024;
+
+/** A source as the zip library reads it; without its base class, which would bring its writer into the page. */
+class SourceReader implements Reader<ByteSource> {
+  readonly size: number;
   readonly #source: ByteSource;
 
   constructor(source: ByteSource) {
-    super(source);
     this.#source = source;
     this.size = source.size;
   }
 
-  override async readUint8Array(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  get readable(): ReadableStream<Uint8Array> {
+    return this.createReadable();
+  }
+
+  createReadable(range: { offset?: number; size?: number } = {}): ReadableStream<Uint8Array> {
+    const offset = range.offset ?? 0;
+    const size = range.size ?? this.size - offset;
+    let done = 0;
+    return new ReadableStream({
+      pull: async (controller) => {
+        const chunk = await this.readUint8Array(offset + done, Math.min(CHUNK, size - done));
+        done += chunk.length;
+        if (chunk.length > 0) controller.enqueue(chunk);
+        if (done >= size || chunk.length === 0) controller.close();
+      },
+    });
+  }
+
+  async readUint8Array(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     const end = Math.min(offset + length, this.size);
     return readExactly(this.#source, offset, Math.max(0, end - offset));
   }
@@ -161,7 +182,7 @@ function damaged(source: ByteSource, error: unknown): unknown {
 async function readEntries(source: ByteSource): Promise<Map<string, FileEntry>> {
   const entries = new Map<string, FileEntry>();
   try {
-    for await (const entry of new ZipReader(new SourceReader(source)).getEntriesGenerator()) {
+    for await (const entry of new ZipReader(new SourceReader(source), ZIP_OPTIONS).getEntriesGenerator()) {
       if (!entry.directory) entries.set(entry.filename, entry);
       if (entries.size > maxEntries(source.size)) {
         throw new UserError(`${source.name} is a zip file of far more records than weights have.`);

@@ -1,11 +1,9 @@
 /** Weights written one tensor at a time: safetensors, or a zip as torch.save writes it. The same content gives the same bytes. */
-import { configure, Uint8ArrayReader, ZipWriter } from '@zip.js/zip.js/lib/zip-core-native.js';
+import { Uint8ArrayReader, ZipWriter } from '@zip.js/zip.js/lib/zip-core-native.js';
 import { encodeValues, type Values } from '../dtypes.ts';
 import { safetensorsLayout, type TensorDescription } from '../safetensorsFormat.ts';
 import { pickleStateDict } from './pickleWriter.ts';
 import { METADATA_RECORD } from './torchZip.ts';
-
-configure({ useWebWorkers: false });
 
 /** A tensor whose values are asked for when its turn comes. */
 export interface LazyTensor extends TensorDescription {
@@ -62,6 +60,7 @@ export async function writeTorchTo(
   });
   const zip = new ZipWriter(sink, {
     level: 0,
+    useWebWorkers: false,
     extendedTimestamp: false,
     msDosCompatible: true,
     rawLastModDate: FIRST_DAY,
