@@ -221,7 +221,7 @@ describe('train --weights', () => {
 });
 
 describe('a run that is interrupted', () => {
-  it('finishes its step, saves, ends with 130 and says how to go on', async () => {
+  it('finishes its step, saves, ends with 130 and says how to go on', { timeout: 180_000 }, async () => {
     const run = join(temporaryFolder(), 'run');
     const given = ['--resize', '0.5', '--epochs', '500', '--workers', '0', ...ADAPTER];
     const child = spawnProcess('train', '--data', data, '--out', run, ...given);
