@@ -282,6 +282,7 @@ function machine(report: RunReport): Html {
         ({ started, ended, adapter: own }, i) =>
           html`<tr>${[String(i + 1), formatMoment(started), ended === null ? 'cut off' : formatMoment(ended), `${own.name} (${own.kind})`].map(td)}</tr>\n`,
       ),
+      ' words',
     );
   return section('Where it ran', null, html`<div class="charts beside">${chart}${told}</div>${list}`);
 }

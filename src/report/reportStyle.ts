@@ -68,6 +68,7 @@ th, td { padding: 7px 14px; text-align: right; white-space: nowrap; border-botto
 th { font-weight: 600; font-size: 13px; line-height: 1.3; color: var(--muted); vertical-align: bottom; }
 th:first-child, td:first-child, th.text, td.text { text-align: left; }
 td.text { white-space: normal; }
+.words th, .words td { text-align: left; }
 tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 tbody th { color: var(--ink); font-size: 14px; font-weight: 500; line-height: inherit; vertical-align: middle; }
 tr.best td, .epochs tr.best td:first-child { background: color-mix(in srgb, var(--accent) 10%, var(--raised)); font-weight: 600; }
