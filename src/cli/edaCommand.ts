@@ -1,10 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { stringify } from 'csv-stringify/sync';
-import { type Dataset, type ImageRecord, openDataset } from '../data/dataset.ts';
+import type { Dataset, ImageRecord } from '../data/dataset.ts';
 import { requireOutputFolder, writeFileAtomic } from '../data/files.ts';
-import { readPng, writePng } from '../data/png.ts';
+import { cellsOf } from '../data/imageCounts.ts';
+import { readImage } from '../data/images.ts';
+import { writePng } from '../data/png.ts';
 import { rleRuns } from '../data/rle.ts';
 import { runsCrop } from '../data/runs.ts';
 import { TEST_MODE_ROWS } from '../data/table.ts';
@@ -13,6 +15,7 @@ import { type DataSummary, summarizeData } from '../report/eda.ts';
 import { cellSizeCharts, cellsPerImageChart, classCharts, fileNameOf, quantileChart } from '../report/edaCharts.ts';
 import { type EdaExample, edaPage } from '../report/edaHtml.ts';
 import { edaText } from '../report/edaText.ts';
+import { openDatasetShown } from '../train/openData.ts';
 import { UserError } from './errors.ts';
 import { say } from './session.ts';
 
@@ -33,16 +36,16 @@ const MOST_EXAMPLES = 8;
 export function edaCommand(): Command {
   return new Command('eda')
     .description('Describe a data set before training: images and cells per type, cells per image, sizes; as a page.')
-    .requiredOption('--data <dir>', 'folder with train.csv and train/<id>.png')
+    .requiredOption('--data <dir>', 'a data set: train.csv and train/<id>.png, a COCO file, or label images')
     .requiredOption('--out <dir>', 'folder for eda.html, eda.txt, counts.csv and the pictures')
     .option('--test-mode', `read only the first ${TEST_MODE_ROWS} rows of train.csv`)
     .option('--competition-classes', 'list astro, cort and shsy5y, whatever types the file holds')
     .action(async ({ data, out, testMode, competitionClasses }: Flags) => {
       requireOutputFolder(out, '--out');
-      if (existsSync(join(out, 'train.csv'))) {
+      if (resolve(out) === resolve(data) || existsSync(join(out, 'train.csv'))) {
         throw new UserError(`--out ${out}: it holds a data set, expected a folder for the pictures.`);
       }
-      const dataset = openDataset(data, { competitionClasses, maxRows: testMode ? TEST_MODE_ROWS : undefined });
+      const dataset = openDatasetShown(data, { competitionClasses, maxRows: testMode ? TEST_MODE_ROWS : undefined });
       const page = writeEda(dataset, out);
       say(`Open ${page} in a browser.`);
     });
@@ -79,17 +82,19 @@ function charts(summary: DataSummary) {
 }
 
 /** An image beside itself with its cells outlined. */
-function writeExample({ path, id, width, height, annotations }: ImageRecord, name: string, file: string): EdaExample {
-  const image = readPng(path);
+function writeExample(record: ImageRecord, name: string, file: string): EdaExample {
+  const { path, id, width, height } = record;
+  const cells = cellsOf(record);
+  const image = readImage(path);
   const scale = panelScale(width);
-  const instances = annotations.map(({ rle, label, line }) => ({
+  const instances = cells.map(({ rle, label, line }) => ({
     mask: runsCrop(rleRuns(rle, width, height, `${path}, line ${line} of the table`), width),
     label,
   }));
   const picture = panelRow([
     { image: enlarge(image, scale), title: id },
-    { image: drawInstances(image, instances, { scale, scores: false }), title: `${annotations.length} cells` },
+    { image: drawInstances(image, instances, { scale, scores: false }), title: `${cells.length} cells` },
   ]);
   writePng(file, picture.width, picture.height, picture.data);
-  return { name, id, cells: annotations.length, png: readFileSync(file) };
+  return { name, id, cells: cells.length, png: readFileSync(file) };
 }

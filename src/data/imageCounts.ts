@@ -1,4 +1,4 @@
-import type { Dataset } from './dataset.ts';
+import type { Annotation, Dataset, ImageRecord } from './dataset.ts';
 import { sortValuesOrder } from './numpySort.ts';
 
 /** One row of the notebook's `df_images`. */
@@ -9,6 +9,11 @@ export interface ImageCount {
   cells: number;
 }
 
+/** The cells of an image, crowds left out: they are no single cells. */
+export function cellsOf({ annotations }: Pick<ImageRecord, 'annotations'>): Annotation[] {
+  return annotations.filter(({ iscrowd }) => !iscrowd);
+}
+
 /**
  * Cells per image and class, the notebook's `df_images`: grouped by id and cell type, then sorted by falling count with pandas'
  * unstable default sort, whose order of equal counts is reproduced (see `numpyArgsort`). An image with cells of two types has
@@ -17,13 +22,15 @@ export interface ImageCount {
 export function countCells({ images, classes }: Pick<Dataset, 'images' | 'classes'>): ImageCount[] {
   const grouped = [...images]
     .sort((a, b) => compare(a.id, b.id))
-    .flatMap(({ id, annotations }): ImageCount[] => {
+    .flatMap((image): ImageCount[] => {
       const counts = new Map<string, number>();
-      for (const { label } of annotations) {
+      for (const { label } of cellsOf(image)) {
         const cellType = classes[label - 1];
         counts.set(cellType, (counts.get(cellType) ?? 0) + 1);
       }
-      return [...counts].sort(([a], [b]) => compare(a, b)).map(([cellType, cells]) => ({ id, cellType, cells }));
+      return [...counts]
+        .sort(([a], [b]) => compare(a, b))
+        .map(([cellType, cells]) => ({ id: image.id, cellType, cells }));
     });
   const order = sortValuesOrder(
     grouped.map(({ cells }) => cells),

@@ -1,5 +1,5 @@
 import type { Dataset, ImageRecord } from '../data/dataset.ts';
-import { countCells, type ImageCount } from '../data/imageCounts.ts';
+import { cellsOf, countCells, type ImageCount } from '../data/imageCounts.ts';
 import { rleRuns } from '../data/rle.ts';
 import { runsExtent } from '../data/runs.ts';
 import { type Description, describe, quantileBins, quantileEdges } from '../data/statistics.ts';
@@ -80,7 +80,7 @@ export function summarizeData(dataset: Dataset): DataSummary {
       example: byId.get(nearest(rows, description['50%'])?.id ?? ''),
     };
   });
-  const perImage = images.map(({ annotations }) => annotations.length);
+  const perImage = images.map((image) => cellsOf(image).length);
   return {
     dir: dataset.dir,
     images: images.length,
@@ -112,7 +112,7 @@ function nearest(rows: readonly ImageCount[], cells: number): ImageCount | undef
 function measureCells({ dir, images, classes }: Dataset): Pick<ClassSummary, 'areas' | 'boxSides'>[] {
   const shapes = classes.map(() => ({ areas: [] as number[], boxSides: [] as number[] }));
   for (const image of images) {
-    for (const { rle, label, line } of image.annotations) {
+    for (const { rle, label, line } of cellsOf(image)) {
       const runs = rleRuns(rle, image.width, image.height, `${dir}, line ${line}`);
       const { area, width, height } = runsExtent(runs, image.width);
       shapes[label - 1].areas.push(area);

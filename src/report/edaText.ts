@@ -34,6 +34,7 @@ export function edaText(summary: DataSummary): string {
     ...cellSizeTables(summary),
     imageSizeTable(summary),
   ];
-  const first = `${dir}: ${formatCount(images)} images, ${formatCount(cells)} cells${empty}\n`;
+  const counted = (count: number, noun: string): string => `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+  const first = `${dir}: ${counted(images, 'image')}, ${counted(cells, 'cell')}${empty}\n`;
   return [first, ...tables.map(tableText)].join('\n');
 }

@@ -5,6 +5,7 @@ import { openDataset } from '../../src/data/dataset.ts';
 import { readPng } from '../../src/data/png.ts';
 import { summarizeData } from '../../src/report/eda.ts';
 import { removeFolders, temporaryFolder, writeDataset } from '../data/folders.ts';
+import { tiffFile } from '../data/tiffFile.ts';
 import { launchChromium } from '../support/chromium.ts';
 import { command } from './support.ts';
 
@@ -124,6 +125,25 @@ describe('eda', () => {
     } finally {
       await browser.close();
     }
+  });
+
+  it('takes a COCO file with a TIFF picture, its crowds counted nowhere', async () => {
+    const data = temporaryFolder();
+    const annotation = { image_id: 1, category_id: 3, area: 4, bbox: [1, 1, 2, 2] };
+    const segmentation = { size: [10, 12], counts: [11, 2, 8, 2, 97] };
+    const annotations = [
+      { ...annotation, id: 1, iscrowd: 0, segmentation },
+      { ...annotation, id: 2, iscrowd: 1, segmentation },
+    ];
+    const images = [{ id: 1, file_name: 'a.tif', width: 12, height: 10 }];
+    const categories = [{ id: 3, name: 'round' }];
+    writeFileSync(join(data, 'cells.json'), JSON.stringify({ images, annotations, categories }));
+    writeFileSync(join(data, 'a.tif'), tiffFile(Buffer.alloc(120, 90), { width: 12, height: 10 }));
+    const out = temporaryFolder();
+    const { code, output, error } = await command('eda', '--data', join(data, 'cells.json'), '--out', out);
+    expect(code, error).toBe(0);
+    expect(output).toContain('1 image, 1 cell\n');
+    expect(readdirSync(out)).toContain('example-1-round.png');
   });
 
   it('reads the first 5000 rows in test mode', async () => {

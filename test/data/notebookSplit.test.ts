@@ -47,7 +47,7 @@ describe("the notebook's table and split", () => {
     expect(reversed.validation.map(({ id }) => id).sort()).toEqual(validation.map(({ id }) => id).sort());
   });
 
-  it('count an image of two types twice, refuse to split it, and train on images without cells', () => {
+  it('count an image of two types twice, refuse to split it, leave crowds out, and train on images without cells', () => {
     const cell = (label: number) => ({ rle: '1 1', label, line: 2 });
     const image = (id: string, ...labels: number[]) => ({
       id,
@@ -66,6 +66,8 @@ describe("the notebook's table and split", () => {
     expect(() => notebookSplit({ classes: CLASSES, images: mixed }, 0.5, 1)).toThrow(
       /image "m" has cells of two types \(astro and shsy5y\).*--split balanced/,
     );
+    const crowd = { ...image('a', 1), annotations: [cell(1), { ...cell(3), iscrowd: true as const }] };
+    expect(countCells({ classes: CLASSES, images: [crowd] })).toEqual([{ id: 'a', cellType: 'astro', cells: 1 }]);
     const plain = [image('a', 1), image('b', 1), image('empty'), image('c', 1), image('d', 1)];
     const { train, validation } = notebookSplit({ classes: CLASSES, images: plain }, 0.5, 1);
     expect(validation).toHaveLength(2);
