@@ -38,11 +38,7 @@ export function selectCommand(): Command {
       const selected = await withDevice(adapter, (device) => select(selection, device));
       if (!selected) return;
       console.log(epochTable(selected));
-      const { best, path, previous } = selected;
-      say(`Best is epoch ${best.score.epoch}: ${path}`);
-      if (previous !== null && previous !== best.score.epoch) {
-        say(`Pictures and submission.csv in ${run} are still those of epoch ${previous}; predict makes new ones.`);
-      }
+      for (const line of describeSelected(selected, run)) say(line);
     });
 }
 
@@ -157,7 +153,18 @@ async function scoreCheckpoint(
   }
 }
 
-function epochTable({ epochs, best, metric }: Selected): string {
+/** What the user should know of a choice. */
+export function describeSelected({ best, path, previous }: Selected, run: string): string[] {
+  const { epoch } = best.score;
+  const lines = [`Best is epoch ${epoch}: ${path}`];
+  if (previous !== null && previous !== epoch) {
+    lines.push(`Pictures and submission.csv in ${run} are still those of epoch ${previous}; predict makes new ones.`);
+  }
+  return lines;
+}
+
+/** The scores of all epochs, the metric that decided with a star. */
+export function epochTable({ epochs, best, metric }: Selected): string {
   const text = (value: number | null): string => (value === null ? '–' : value.toFixed(4));
   const heads: Record<EpochMetric, string> = {
     iouMap: 'competition score',

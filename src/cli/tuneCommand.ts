@@ -4,13 +4,15 @@ import { setImmediate } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
-import { type Dataset, type ImageRecord, openDataset } from '../data/dataset.ts';
+import type { Dataset, ImageRecord } from '../data/dataset.ts';
 import { requireOutputFolder } from '../data/files.ts';
+import { readSplitFile } from '../data/splitFile.ts';
 import type { Detections } from '../data/types.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import { type FoundThresholds, type Thresholds, thresholdSearch } from '../eval/thresholds.ts';
 import type { Device } from '../tensor/device.ts';
 import { openCheckpoint, rewriteCheckpoint } from '../train/checkpoint.ts';
+import { openDatasetShown } from '../train/openData.ts';
 import { startProgress } from '../train/progress.ts';
 import { RUN_FILES } from '../train/run.ts';
 import { detectSamples } from './detectSamples.ts';
@@ -23,6 +25,7 @@ import { openStoredRun } from './storedRun.ts';
 interface Flags {
   weights?: string;
   data?: string;
+  splitFile?: string;
   run?: string;
   out?: string;
   scores: number[];
@@ -52,7 +55,14 @@ export function tuneCommand(): Command {
     )
     .option('--run <dir>', "a training run: its best weights (or --weights) on the run's validation images")
     .option('--weights <file>', 'checkpoint of a training run')
-    .option('--data <dir>', 'folder with train.csv and train/<id>.png, all of whose images are used')
+    .option(
+      '--data <dir>',
+      "folder with the competition's train.csv, a COCO file, or label images: all of its images are used",
+    )
+    .option(
+      '--split-file <file>',
+      "of --data only the validation images of this file: a run's split.json, or a CSV of id and part",
+    )
     .option('--out <file>', 'write a copy with the thresholds here (default: into the weights themselves)')
     .option('--scores <list>', 'score thresholds to try', parseThresholds, SCORES)
     .option('--masks <list>', 'mask thresholds to try', parseThresholds, MASKS)
@@ -81,9 +91,12 @@ export interface Tuning {
 
 /** Checks weights and images against each other; needs no device and writes nothing. @throws UserError for whatever is wrong */
 export async function openTuning(flags: Omit<Flags, 'adapter'>): Promise<Tuning> {
-  const { run, weights, data, out, scores, masks, batchSize } = flags;
+  const { run, weights, data, splitFile, out, scores, masks, batchSize } = flags;
   if (run !== undefined && data !== undefined) {
     throw new UserError('--run takes the images from the run; expected it without --data.');
+  }
+  if (run !== undefined && splitFile !== undefined) {
+    throw new UserError('--run takes the images from the run; expected it without --split-file.');
   }
   const path = weights ?? (run === undefined ? undefined : join(run, RUN_FILES.best));
   if (path === undefined || (run === undefined && data === undefined)) {
@@ -99,8 +112,10 @@ export async function openTuning(flags: Omit<Flags, 'adapter'>): Promise<Tuning>
     );
   }
   const opened = run === undefined ? undefined : openStoredRun(run, classes);
-  const dataset = opened?.dataset ?? openDataset(data as string, { classes });
-  const records = opened?.split.validation ?? dataset.images;
+  const dataset = opened?.dataset ?? openDatasetShown(data as string, { classes });
+  const split = splitFile === undefined ? opened?.split : readSplitFile(splitFile, dataset.images);
+  const records = split?.validation ?? dataset.images;
+  if (records.length === 0) throw new UserError(`${splitFile} has no validation image, expected one or more.`);
   checkResize(records, resize);
   const target = out ?? path;
   requireOutputFolder(dirname(target), '--out');
@@ -194,7 +209,8 @@ async function search(steps: Generator<number, FoundThresholds>): Promise<FoundT
   }
 }
 
-function thresholdTable({ thresholds, scores }: Tuned, classes: readonly string[]): string {
+/** Thresholds and competition score of each class, before and after. */
+export function thresholdTable({ thresholds, scores }: Tuned, classes: readonly string[]): string {
   const score = (value: number | null): string => (value === null ? '–' : value.toFixed(4));
   const change = (before: number | null, after: number | null): string => `${score(before)} → ${score(after)}`;
   const pair = ({ minScore, maskThreshold }: Thresholds, label: number): string =>

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { evaluate, openEvaluation } from '../../src/cli/evaluateCommand.ts';
 import { openPrediction } from '../../src/cli/predictCommand.ts';
-import { openSelection, select } from '../../src/cli/selectCommand.ts';
+import { describeSelected, epochTable, openSelection, select } from '../../src/cli/selectCommand.ts';
 import { train } from '../../src/cli/trainCommand.ts';
-import { openTuning, tune } from '../../src/cli/tuneCommand.ts';
+import { openTuning, thresholdTable, tune } from '../../src/cli/tuneCommand.ts';
 import { loadSample } from '../../src/data/dataset.ts';
 import { cropRle, selectInstances } from '../../src/eval/submission.ts';
 import { openSafetensors } from '../../src/model/safetensors.ts';
@@ -17,7 +17,6 @@ import { testDevice } from '../support/device.ts';
 import { blobDataset, HEIGHT, smallestConfig, smallestRun, WIDTH } from '../train/tinyRun.ts';
 import { command, writeWeights } from './support.ts';
 
-const ADAPTER = ['--adapter', process.env.WEBGPU_ADAPTER ?? 'auto'];
 const GRID = { scores: [0.1, 0.2, 0.3, 0.4], masks: [0.3, 0.5], batchSize: 2 };
 
 let device: Device;
@@ -119,16 +118,19 @@ describe('select', () => {
     const { config, classes } = infoOf(best(run));
     const zeros = writeWeights(join(temporaryFolder(), 'w.safetensors'), config, classes);
     rewriteCheckpoint(zeros, epoch(run, spoiled), infoOf(epoch(masks, spoiled)));
-    const { code, output, error } = await command('select', '--run', run, '--metric', 'boxAP50', ...ADAPTER);
-    expect(code).toBe(0);
+    const selected = await select(await openSelection(run, 'boxAP50'), device);
+    if (!selected) throw new Error('It was stopped.');
     const others = lines(run).filter((line) => line.epoch !== spoiled);
     const highest = Math.max(...others.map((line) => line.boxAP50));
     const winner = infoOf(best(run));
     expect(others.find((line) => line.epoch === winner.epoch)?.boxAP50).toBe(highest);
-    expect(output).toMatch(new RegExp(`│ +${winner.epoch} │.*│ best │`));
-    expect(output).toContain('box AP50 *');
-    expect(error).toContain(`Best is epoch ${winner.epoch}: ${best(run)}`);
-    expect(error).toContain(`still those of epoch ${spoiled}`);
+    const table = epochTable(selected);
+    expect(table).toMatch(new RegExp(`│ +${winner.epoch} │.*│ best │`));
+    expect(table).toContain('box AP50 *');
+    expect(describeSelected(selected, run)).toEqual([
+      `Best is epoch ${winner.epoch}: ${best(run)}`,
+      expect.stringContaining(`still those of epoch ${spoiled}`),
+    ]);
     expect(stateBest(run)).toMatchObject({ epoch: winner.epoch });
     const chosen = openSafetensors(best(run));
     const weights = openSafetensors(epoch(run, winner.epoch));
@@ -210,9 +212,9 @@ describe('tune', () => {
     const run = copyOf(masks);
     const kept = readFileSync(best(run));
     const copy = join(temporaryFolder(), 'deep', 'tuned.safetensors');
-    const grid = ['--scores', '0.2,0.4', '--masks', '0.4,0.4'];
-    const { code, output, error } = await command('tune', '--run', run, '--out', copy, ...grid, ...ADAPTER);
-    expect([code, error]).toEqual([0, expect.stringContaining(copy)]);
+    const tuned = await tune(await openTuning({ run, out: copy, ...GRID }), device);
+    if (!tuned) throw new Error('It was stopped.');
+    const output = thresholdTable(tuned, ['disc', 'oval']);
     expect(readFileSync(best(run))).toEqual(kept);
     const { thresholds } = infoOf(copy);
     const split = (await openTuning({ run, ...GRID })).records;
@@ -222,6 +224,17 @@ describe('tune', () => {
     for (const label of [1, 2]) {
       expect(output).toContain(`→ ${thresholds.minScore[label]} / ${thresholds.maskThreshold[label]}`);
     }
+  });
+
+  it('takes the validation images of a split file only', async () => {
+    const splitFile = join(masks, 'split.json');
+    const { records } = await openTuning({ weights: best(masks), data, splitFile, ...GRID });
+    expect(records.map(({ id }) => id)).toEqual(JSON.parse(readFileSync(splitFile, 'utf8')).validation);
+    expect((await openTuning({ weights: best(masks), data, ...GRID })).records).toHaveLength(7);
+    const none = join(temporaryFolder(), 'split.json');
+    writeFileSync(none, JSON.stringify({ train: Array.from({ length: 7 }, (_, i) => `image-${i}`), validation: [] }));
+    const open = openTuning({ weights: best(masks), data, splitFile: none, ...GRID });
+    await expect(open).rejects.toThrow(`${none} has no validation image`);
   });
 
   it('writes nothing when it is stopped', async () => {
@@ -299,6 +312,10 @@ describe('refusals', () => {
       [
         ['tune', '--run', masks, '--data', data],
         ['--run', 'without --data'],
+      ],
+      [
+        ['tune', '--run', masks, '--split-file', join(masks, 'split.json')],
+        ['--run', 'without --split-file'],
       ],
       [['tune', '--weights', weights, '--data', '/nowhere'], ['no such folder: /nowhere']],
       [
