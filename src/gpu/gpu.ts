@@ -63,10 +63,10 @@ interface Compiled {
 const DISPATCHES_PER_SUBMIT = 48;
 const UNIFORM_BYTES = 64 * 1024;
 /**
- * Bind groups that were used since the cache last turned over; as many older ones are kept beside them. On lavapipe each takes
- * a memory mapping of the process, of which Linux allows 65,530.
+ * Bind groups that were used since the cache last turned over; as many older ones are kept beside them: enough for a step of the
+ * full model. On lavapipe each takes about three memory mappings of the process, of which Linux allows 65,530 in all.
  */
-const BIND_GROUPS_PER_GENERATION = 8192;
+const BIND_GROUPS_PER_GENERATION = 4096;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
 

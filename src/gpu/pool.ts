@@ -98,6 +98,18 @@ export class MemoryLedger {
 
 let nextId = 1;
 
+/** Puts a resource into a list of falling ids. */
+function insertById<R extends { readonly id: number }>(list: R[], resource: R): void {
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (list[middle].id > resource.id) low = middle + 1;
+    else high = middle;
+  }
+  list.splice(low, 0, resource);
+}
+
 /**
  * Memory by size class. What is given back may be lent again at once: the queue runs commands in the order they were
  * encoded, so its next user comes after its last. Creating a buffer costs a software adapter up to 80 ms per 64 MB; a
@@ -108,6 +120,7 @@ class Pool<R extends Pooled> {
   readonly #destroy: (resource: R) => void;
   readonly #classOf: (bytes: number) => number;
   readonly #ledger: MemoryLedger;
+  /** By size, the oldest last: it is lent first. So a step that is like the one before gets the same resources, and its bind groups are known. */
   readonly #free = new Map<number, R[]>();
 
   constructor(
@@ -150,7 +163,7 @@ class Pool<R extends Pooled> {
   release(resource: R): void {
     this.#ledger.lend(-resource.size, resource.tag);
     const free = this.#free.get(resource.size);
-    if (free) free.push(resource);
+    if (free) insertById(free, resource);
     else this.#free.set(resource.size, [resource]);
   }
 
