@@ -1,6 +1,7 @@
 /** What a converted file of weights holds: torchvision's names of today, in its model's order, with all that is known of the model. */
 import { UserError } from '../cli/errors.ts';
 import { matchWeights } from '../model/checkpoints/match.ts';
+import { BODY } from '../model/checkpoints/names.ts';
 import type { WeightsFile } from '../model/checkpoints/weightsFile.ts';
 import type { LazyTensor } from '../model/checkpoints/writeWeights.ts';
 import { elementCount, isFloating, type WrittenDtype } from '../model/dtypes.ts';
@@ -34,8 +35,9 @@ function convertModel(file: WeightsFile, { f16, ...given }: ConvertOptions): Con
   for (const { name, shape } of state.entries.values()) {
     const stored = names.get(name) as string;
     tensors.push({ name, shape, dtype: f16 ? 'F16' : 'F32', values: () => file.readFloat32(stored) });
-    const norm = info.config.norm === 'batch' && /^(.*)\.running_var$/.exec(name)?.[1];
-    if (norm) tensors.push(batchCounter(norm));
+    const norm = /^(.*)\.running_var$/.exec(name)?.[1];
+    const kind = name.startsWith(BODY) ? info.config.norm : info.config.headNorm;
+    if (norm !== undefined && kind === 'batch') tensors.push(batchCounter(norm));
   }
   return { tensors, metadata: checkpointMetadata(info), notes };
 }

@@ -16,11 +16,13 @@ export type InferredOptions = Pick<
   MaskRCNNOptions,
   'block' | 'layers' | 'width' | 'norm' | 'fpnChannels' | 'representationSize' | 'masks' | 'numClasses'
 > &
-  Partial<Pick<MaskRCNNOptions, 'maskLayers' | 'maskDimReduced'>>;
+  Partial<Pick<MaskRCNNOptions, 'maskLayers' | 'maskDimReduced' | 'headNorm' | 'rpnConvDepth' | 'boxConvLayers'>>;
 
-/** Whether a file's names and shapes are those of `maskrcnn_resnet50_fpn_v2`'s heads. */
-function isSecondVersion(names: ReadonlySet<string>): boolean {
-  return names.has('rpn.head.conv.1.0.weight') || names.has('roi_heads.box_head.0.0.weight');
+/** Whether a file's names are those of `maskrcnn_resnet50_fpn_v2` or its kin: norms in the heads, a deeper RPN. */
+function isSecondVersion(names: ReadonlyMap<string, unknown>): boolean {
+  return ['backbone.fpn.inner_blocks.0.1.weight', 'rpn.head.conv.1.0.weight', 'roi_heads.box_head.0.0.weight'].some(
+    (name) => names.has(name),
+  );
 }
 
 /**
@@ -33,11 +35,6 @@ export function inferArchitecture(file: NamedTensors): InferredOptions {
   if (bare) {
     throw new UserError(
       `${file.path} holds a ResNet alone, without heads that detect: train from it (train --weights).`,
-    );
-  }
-  if (isSecondVersion(new Set(shapes.keys()))) {
-    throw new UserError(
-      `${file.path} holds a maskrcnn_resnet50_fpn_v2, expected a maskrcnn_resnet50_fpn or one like it.`,
     );
   }
   /** A side of a tensor. */
@@ -64,14 +61,23 @@ export function inferArchitecture(file: NamedTensors): InferredOptions {
   }
   const masks = shapes.has('roi_heads.mask_predictor.mask_fcn_logits.weight');
   const maskLayer = (index: number): string => `roi_heads.mask_head.${index}.0.weight`;
+  const boxConv = (index: number): string => `roi_heads.box_head.${index}.0.weight`;
+  const boxConvs = count(boxConv);
+  // Behind the convolutions stands Flatten, which has no parameters but a number.
+  const firstLinear = boxConvs === 0 ? 'fc6' : boxConvs + 1;
   return {
     block: shapes.has(`${BODY}layer1.0.conv3.weight`) ? 'bottleneck' : 'basic',
     layers: [1, 2, 3, 4].map((layer) => count((index) => `${BODY}layer${layer}.${index}.conv1.weight`)),
     width,
     norm: [...file.tensors.keys()].some(isBatchCounter) ? 'batch' : 'frozen',
     fpnChannels: side('backbone.fpn.inner_blocks.0.0.weight', 0),
-    representationSize: side('roi_heads.box_head.fc6.weight', 0),
+    representationSize: side(`roi_heads.box_head.${firstLinear}.weight`, 0),
     masks,
+    ...(isSecondVersion(shapes) && {
+      headNorm: shapes.has('backbone.fpn.inner_blocks.0.1.weight') ? 'batch' : 'none',
+      rpnConvDepth: count((index) => `rpn.head.conv.${index}.0.weight`),
+      boxConvLayers: Array.from({ length: boxConvs }, (_, index) => side(boxConv(index), 0)),
+    }),
     ...(masks && {
       maskLayers: Array.from({ length: count(maskLayer) }, (_, index) => side(maskLayer(index), 0)),
       maskDimReduced: side('roi_heads.mask_predictor.conv5_mask.weight', 1),
@@ -92,6 +98,8 @@ export function chooseBatchNormEps(file: NamedTensors, given: number | undefined
   const { names, bare } = modelNames(file);
   const eps = DEFAULT_BATCH_NORM_EPS;
   if (bare) return tell(eps, `PyTorch's default, since ${file.path} is a bare ResNet`);
+  if (isSecondVersion(names))
+    return tell(eps, `as all of torchvision's models have it that are like ${file.path}, a v2`);
   const scores = names.get('roi_heads.box_predictor.cls_score.weight');
   const classes = scores === undefined ? undefined : file.tensors.get(scores)!.shape[0];
   if (classes === COCO_CLASS_COUNT && hasOldNames(names.keys())) {

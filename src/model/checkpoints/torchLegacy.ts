@@ -12,7 +12,7 @@ import type { TorchFile } from './torchZip.ts';
 
 const MAGIC = 0x1950a86a20f9469cfc6cn;
 const PROTOCOL_VERSION = 1001;
-/** Pickles lie in this much of the file at first, as long as need be at last. */
+/** Pickles lie in this much of the file, mostly. */
 const FIRST_BYTES = 64 * 1024;
 const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
 
@@ -44,14 +44,18 @@ function parsePickles(bytes: Uint8Array, { name, size }: ByteSource): Pickles {
   return { system, root, storages, keys: next().value, end };
 }
 
-/** Pickles do not tell their length: more of the file is read until they are whole. */
+/**
+ * Pickles do not tell their length: more of the file is read until they are whole. The last step takes all that is left, so that all
+ * attempts together read less than twice the file.
+ */
 async function readPickles(source: ByteSource): Promise<Pickles> {
-  for (let length = FIRST_BYTES; ; length *= 2) {
-    const bytes = await readExactly(source, 0, Math.min(length, source.size));
+  const most = Math.min(source.size, MAX_PICKLE_BYTES);
+  for (let length = Math.min(FIRST_BYTES, most); ; length = length * 16 > most ? most : length * 8) {
+    const bytes = await readExactly(source, 0, length);
     try {
       return parsePickles(bytes, source);
     } catch (error) {
-      if (!(error instanceof PickleEnds) || length >= Math.min(source.size, MAX_PICKLE_BYTES)) throw error;
+      if (!(error instanceof PickleEnds) || length >= most) throw error;
     }
   }
 }

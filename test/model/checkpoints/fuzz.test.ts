@@ -26,9 +26,9 @@ describe('damaged checkpoints', () => {
 });
 
 /** A legacy file of one float storage of `stored` elements, and a pickle of one tensor on it. */
-function legacyFile(elements: number, shape: number[], strides: number[], stored: Uint8Array): Uint8Array {
+function legacyFile(elements: number, shape: number[], strides: number[], stored: Uint8Array, padding = 0): Uint8Array {
   const int = (value: number): string => `J${String.fromCharCode(...new Uint8Array(Int32Array.of(value).buffer))}`;
-  const text = (value: string): string => `X${String.fromCharCode(value.length, 0, 0, 0)}${value}`;
+  const text = (value: string): string => `X${int(value.length).slice(1)}${value}`;
   const tuple = (values: number[]): string => `(${values.map(int).join('')}t`;
   const id = `(${text('storage')}ctorch\nFloatStorage\n${text('k')}${text('cpu')}${int(elements)}NtQ`;
   const tensor = `ctorch._utils\n_rebuild_tensor_v2\n(${id}K\x00${tuple(shape)}${tuple(strides)}\x89NtR`;
@@ -36,7 +36,7 @@ function legacyFile(elements: number, shape: number[], strides: number[], stored
     '\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.',
     '\x80\x02M\xe9\x03.',
     `\x80\x02}${text('little_endian')}\x88s.`,
-    `\x80\x02}${text('w')}${tensor}s.`,
+    `\x80\x02}${text('padding')}${text(' '.repeat(padding))}s${text('w')}${tensor}s.`,
     `\x80\x02]${text('k')}a.`,
   ];
   const count = Buffer.alloc(8);
@@ -48,6 +48,21 @@ describe('files made to ask for memory', () => {
   it('a small file of the form is read', async () => {
     const file = await open(legacyFile(2, [2, 3], [1, 0], new Uint8Array(Float32Array.of(1, 2).buffer)));
     expect([...(await file.read('w'))]).toEqual([1, 1, 1, 2, 2, 2]);
+  });
+
+  it.each([60_000, 400_000, 3_000_000])('a pickle of %i bytes is read, within twice the file', async (padding) => {
+    const bytes = legacyFile(2, [2], [1], new Uint8Array(Float32Array.of(1, 2).buffer), padding);
+    const source = bytesSource(bytes, 'w.pth');
+    let asked = 0;
+    const counted: typeof source = {
+      ...source,
+      read(offset, length) {
+        asked += length;
+        return source.read(offset, length);
+      },
+    };
+    expect([...(await (await openWeights(counted)).read('w'))]).toEqual([1, 2]);
+    expect(asked).toBeLessThan(2 * bytes.length);
   });
 
   it.each<[string, () => Uint8Array, string]>([
