@@ -1,9 +1,7 @@
 import { UserError } from '../cli/errors.ts';
 
-/** Points on each side of a pixel at which `rleFrPoly` follows the outline. */
-const SCALE = 5;
 /** Coordinates beyond are no outline of anything; to follow them would take forever. */
-const FARTHEST = 1e6;
+export const FARTHEST = 1e6;
 
 /**
  * Fills polygons as COCO does (pycocotools' `frPyObjects` and `merge`; `rleFrPoly` in `maskApi.c`), so that each pixel falls as
@@ -31,60 +29,87 @@ export function cocoPolygonCounts(
     if (outside !== undefined)
       throw new UserError(`${where}: a polygon has a point at ${outside}, far outside its image`);
   }
-  const filled = polygons.map((polygon) => fillPolygon(polygon, width, height));
+  const filled = polygons.map((polygon) => countsOf(polygonColumnRuns(polygon, width, height), width * height));
   return filled.length === 1 ? filled[0] : union(filled);
 }
 
-/** `rleFrPoly`. */
-function fillPolygon(polygon: readonly number[], width: number, height: number): number[] {
-  const points = polygon.length / 2;
-  const outline = Int32Array.from(polygon, (value) => SCALE * value + 0.5);
-  const crossings: number[] = [];
-  let lastX = 0;
-  let lastY = 0;
-  let first = true;
-  // One point of the outline, in fifths of a pixel; where it changes the column, it may cross a column's middle.
-  const follow = (x: number, y: number): void => {
-    if (!first && x !== lastX) {
-      // Middles of columns are at 2, 7, 12 … fifths.
-      const left = Math.min(x, lastX) - 2;
-      if (left >= 0 && left % SCALE === 0 && left <= (width - 1) * SCALE) {
-        const row = (Math.min(y, lastY) + 0.5) / SCALE - 0.5;
-        crossings.push((left / SCALE) * height + Math.ceil(Math.min(Math.max(row, 0), height)));
-      }
-    }
-    first = false;
-    lastX = x;
-    lastY = y;
-  };
-  for (let i = 0; i < points; i++) {
-    const next = i + 1 < points ? i + 1 : 0;
-    let [x0, y0, x1, y1] = [outline[2 * i], outline[2 * i + 1], outline[2 * next], outline[2 * next + 1]];
-    const dx = Math.abs(x1 - x0);
-    const dy = Math.abs(y1 - y0);
-    // Edges are computed in one direction and walked in the other, so that rounding does not depend on the polygon's sense.
-    const flip = (dx >= dy && x0 > x1) || (dx < dy && y0 > y1);
-    if (flip) [x0, y0, x1, y1] = [x1, y1, x0, y0];
-    const length = Math.max(dx, dy);
-    const slope = length === 0 ? 0 : (dx >= dy ? y1 - y0 : x1 - x0) / length;
-    for (let d = 0; d <= length; d++) {
-      const t = flip ? length - d : d;
-      if (dx >= dy) follow(x0 + t, Math.trunc(y0 + slope * t + 0.5));
-      else follow(Math.trunc(x0 + slope * t + 0.5), y0 + t);
-    }
-  }
-  crossings.push(width * height);
-  const ends = Float64Array.from(crossings).sort();
-  return withoutEmptyRuns(ends.map((at, i) => at - (i > 0 ? ends[i - 1] : 0)));
+/** The outline is drawn this many times finer than the pixels. */
+const SCALE = 5;
+
+/** A coordinate on the fine grid. C's cast to int cuts towards zero. */
+function fine(value: number): number {
+  return Math.trunc(SCALE * value + 0.5);
 }
 
-/** A length of 0 (other than the first) joins its two neighbours. */
-function withoutEmptyRuns(lengths: Float64Array): number[] {
-  const counts = [lengths[0]];
-  for (let i = 1; i < lengths.length; i++) {
-    if (lengths[i] > 0) counts.push(lengths[i]);
-    else if (++i < lengths.length) counts[counts.length - 1] += lengths[i];
+/** Adds the crossing of a column's middle between u and u + 1 at row v of the fine grid, if there is one: `x × height + y`. */
+function addCrossing(found: number[], u: number, v: number, width: number, height: number): void {
+  if (u < 0 || u % SCALE !== 2) return;
+  const column = (u - 2) / SCALE;
+  if (column < width) found.push(column * height + Math.ceil(Math.min(Math.max((v + 0.5) / SCALE - 0.5, 0), height)));
+}
+
+/**
+ * The pixels of a polygon, exactly as pycocotools draws it (`rleFrPoly` of `maskApi.c`): the outline is a chain of points on a grid of
+ * fifths of a pixel, and a pixel of a column is inside where an odd number of the chain's crossings of the column's middle lies above
+ * it. The chain crosses between two neighbours on it, whichever way it is walked, so that only those at the middles are computed.
+ *
+ * @param xy [x, y, x, y, …], three points or more; parts outside the image are cut off
+ * @param width columns of the image
+ * @param height rows of the image
+ * @returns runs along columns: pairs (pixel `x × height + y`, length), ascending and disjoint
+ */
+export function polygonColumnRuns(xy: readonly number[], width: number, height: number): number[] {
+  const found: number[] = [];
+  let [toX, toY] = [fine(xy[0]), fine(xy[1])];
+  for (let i = 2; i <= xy.length; i += 2) {
+    const [fromX, fromY] = [toX, toY];
+    toX = fine(xy[i % xy.length]);
+    toY = fine(xy[(i + 1) % xy.length]);
+    const dx = Math.abs(toX - fromX);
+    const dy = Math.abs(toY - fromY);
+    if (dx === 0) continue;
+    if (dx >= dy) {
+      const [xs, ys, ye] = fromX > toX ? [toX, toY, fromY] : [fromX, fromY, toY];
+      const slope = (ye - ys) / dx;
+      const first = Math.max(xs, 0);
+      for (let u = first + ((SCALE + 2 - (first % SCALE)) % SCALE); u < xs + dx; u += SCALE) {
+        const t = u - xs;
+        const v = Math.min(Math.trunc(ys + slope * t + 0.5), Math.trunc(ys + slope * (t + 1) + 0.5));
+        addCrossing(found, u, v, width, height);
+      }
+    } else {
+      const [xs, ys, xe] = fromY > toY ? [toX, toY, fromX] : [fromX, fromY, toX];
+      const slope = (xe - xs) / dy;
+      for (let t = 0, u = Math.trunc(xs + 0.5); t < dy; t++) {
+        const next = Math.trunc(xs + slope * (t + 1) + 0.5);
+        if (next !== u) addCrossing(found, Math.min(u, next), ys + t, width, height);
+        u = next;
+      }
+    }
   }
+  const crossings = Float64Array.from(found).sort();
+  // Between an odd crossing and the next one the pixels are inside; two at one place cancel each other.
+  const runs: number[] = [];
+  const pixels = width * height;
+  for (let i = 0; i < crossings.length; i += 2) {
+    const from = crossings[i];
+    const to = i + 1 < crossings.length ? crossings[i + 1] : pixels;
+    if (to === from) continue;
+    if (runs.length > 0 && runs[runs.length - 2] + runs[runs.length - 1] === from) runs[runs.length - 1] += to - from;
+    else runs.push(from, to - from);
+  }
+  return runs;
+}
+
+/** Runs along columns as lengths of 0s, 1s, 0s … */
+function countsOf(runs: readonly number[], pixels: number): number[] {
+  const counts: number[] = [];
+  let at = 0;
+  for (let i = 0; i < runs.length; i += 2) {
+    counts.push(runs[i] - at, runs[i + 1]);
+    at = runs[i] + runs[i + 1];
+  }
+  if (at < pixels || counts.length === 0) counts.push(pixels - at);
   return counts;
 }
 

@@ -1,78 +1,8 @@
 /** Segmentations of COCO files (polygons and run lengths) as runs along the rows of the image, and back. */
 import { UserError } from '../../cli/errors.ts';
+import { FARTHEST, polygonColumnRuns } from '../cocoPolygon.ts';
 import { type CocoRle, cocoCountsFromString, cocoCountsToString } from '../cocoRle.ts';
 import { transposeRuns } from '../runs.ts';
-
-/** Coordinates beyond this are no outline in an image of any size that can be read. */
-const FARTHEST = 1e6;
-
-/** The outline is drawn this many times finer than the pixels. */
-const SCALE = 5;
-
-/** A coordinate on the fine grid. C's cast to int cuts towards zero. */
-function fine(value: number): number {
-  return Math.trunc(SCALE * value + 0.5);
-}
-
-/** Adds the crossing of a column's middle between u and u + 1 at row v of the fine grid, if there is one: `x × height + y`. */
-function addCrossing(found: number[], u: number, v: number, width: number, height: number): void {
-  if (u < 0 || u % SCALE !== 2) return;
-  const column = (u - 2) / SCALE;
-  if (column < width) found.push(column * height + Math.ceil(Math.min(Math.max((v + 0.5) / SCALE - 0.5, 0), height)));
-}
-
-/**
- * The pixels of a polygon, exactly as pycocotools draws it (`rleFrPoly` of `maskApi.c`): the outline is a chain of points on a grid of
- * fifths of a pixel, and a pixel of a column is inside where an odd number of the chain's crossings of the column's middle lies above
- * it. The chain crosses between two neighbours on it, whichever way it is walked, so that only those at the middles are computed.
- *
- * @param xy [x, y, x, y, …], three points or more; parts outside the image are cut off
- * @param width columns of the image
- * @param height rows of the image
- * @returns runs along columns: pairs (pixel `x × height + y`, length), ascending and disjoint
- */
-export function polygonColumnRuns(xy: readonly number[], width: number, height: number): number[] {
-  const found: number[] = [];
-  let [toX, toY] = [fine(xy[0]), fine(xy[1])];
-  for (let i = 2; i <= xy.length; i += 2) {
-    const [fromX, fromY] = [toX, toY];
-    toX = fine(xy[i % xy.length]);
-    toY = fine(xy[(i + 1) % xy.length]);
-    const dx = Math.abs(toX - fromX);
-    const dy = Math.abs(toY - fromY);
-    if (dx === 0) continue;
-    if (dx >= dy) {
-      const [xs, ys, ye] = fromX > toX ? [toX, toY, fromY] : [fromX, fromY, toY];
-      const slope = (ye - ys) / dx;
-      const first = Math.max(xs, 0);
-      for (let u = first + ((SCALE + 2 - (first % SCALE)) % SCALE); u < xs + dx; u += SCALE) {
-        const t = u - xs;
-        const v = Math.min(Math.trunc(ys + slope * t + 0.5), Math.trunc(ys + slope * (t + 1) + 0.5));
-        addCrossing(found, u, v, width, height);
-      }
-    } else {
-      const [xs, ys, xe] = fromY > toY ? [toX, toY, fromX] : [fromX, fromY, toX];
-      const slope = (xe - xs) / dy;
-      for (let t = 0, u = Math.trunc(xs + 0.5); t < dy; t++) {
-        const next = Math.trunc(xs + slope * (t + 1) + 0.5);
-        if (next !== u) addCrossing(found, Math.min(u, next), ys + t, width, height);
-        u = next;
-      }
-    }
-  }
-  const crossings = Float64Array.from(found).sort();
-  // Between an odd crossing and the next one the pixels are inside; two at one place cancel each other.
-  const runs: number[] = [];
-  const pixels = width * height;
-  for (let i = 0; i < crossings.length; i += 2) {
-    const from = crossings[i];
-    const to = i + 1 < crossings.length ? crossings[i + 1] : pixels;
-    if (to === from) continue;
-    if (runs.length > 0 && runs[runs.length - 2] + runs[runs.length - 1] === from) runs[runs.length - 1] += to - from;
-    else runs.push(from, to - from);
-  }
-  return runs;
-}
 
 /**
  * A `segmentation` of a COCO file as runs: a list of polygons (joined), or run lengths as a list or as compressed text.
