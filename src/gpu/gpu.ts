@@ -1,4 +1,5 @@
 import type { OpenedDevice } from './adapter.ts';
+import { BindGroupCache } from './bindGroups.ts';
 import { DerivedCache } from './derived.ts';
 import {
   BufferPool,
@@ -62,11 +63,6 @@ interface Compiled {
 /** At most the dispatches that a profiler can time between two submits. */
 const DISPATCHES_PER_SUBMIT = 48;
 const UNIFORM_BYTES = 64 * 1024;
-/**
- * Bind groups that were used since the cache last turned over; as many older ones are kept beside them: enough for a step of the
- * full model. On lavapipe each takes about three memory mappings of the process, of which Linux allows 65,530 in all.
- */
-const BIND_GROUPS_PER_GENERATION = 4096;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
 
@@ -93,8 +89,7 @@ export class Gpu {
   #ledger = new MemoryLedger();
   #staging: BufferPool;
   #compiled = new WeakMap<Program, Map<string, Compiled>>();
-  #bindGroups = new Map<string, GPUBindGroup>();
-  #olderBindGroups = new Map<string, GPUBindGroup>();
+  #bindGroups = new BindGroupCache();
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
@@ -106,7 +101,7 @@ export class Gpu {
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
-  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0, bindGroups: 0 };
+  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
 
   constructor(opened: OpenedDevice) {
     this.opened = opened;
@@ -158,7 +153,7 @@ export class Gpu {
   }
 
   counters(): GpuCounters {
-    return { ...this.#ledger.counters(), ...this.#counts };
+    return { ...this.#ledger.counters(), ...this.#counts, bindGroups: this.#bindGroups.created };
   }
 
   /** Gives a buffer or a texture back to its pool. */
@@ -294,30 +289,19 @@ export class Gpu {
   #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
     let key = `${compiled.id}`;
     for (const resource of resources) key += `,${resource.id}`;
-    const known = this.#bindGroups.get(key) ?? this.#olderBindGroups.get(key);
-    if (known) return this.#keepBindGroup(key, known);
-    const entries: GPUBindGroupEntry[] = resources.map((resource, index) => ({
-      binding: index + 1,
-      resource:
-        'view' in resource
-          ? resource.view
-          : { buffer: resource.gpuBuffer, offset: resource.offset, size: resource.size },
-    }));
-    if (compiled.uniforms.length > 0) {
-      entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
-    }
-    this.#counts.bindGroups++;
-    return this.#keepBindGroup(key, this.device.createBindGroup({ layout: compiled.layout, entries }));
-  }
-
-  /** Puts a bind group among those in use, which become the older ones when there are many. */
-  #keepBindGroup(key: string, group: GPUBindGroup): GPUBindGroup {
-    if (this.#bindGroups.size >= BIND_GROUPS_PER_GENERATION && !this.#bindGroups.has(key)) {
-      this.#olderBindGroups = this.#bindGroups;
-      this.#bindGroups = new Map();
-    }
-    this.#bindGroups.set(key, group);
-    return group;
+    return this.#bindGroups.get(key, () => {
+      const entries: GPUBindGroupEntry[] = resources.map((resource, index) => ({
+        binding: index + 1,
+        resource:
+          'view' in resource
+            ? resource.view
+            : { buffer: resource.gpuBuffer, offset: resource.offset, size: resource.size },
+      }));
+      if (compiled.uniforms.length > 0) {
+        entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
+      }
+      return this.device.createBindGroup({ layout: compiled.layout, entries });
+    });
   }
 
   #grid(workgroups: number | readonly [number, number, number], name: string): readonly [number, number, number] {
@@ -560,7 +544,6 @@ export class Gpu {
   async trim(): Promise<void> {
     await this.sync();
     this.#bindGroups.clear();
-    this.#olderBindGroups.clear();
     this.derived.clear();
     this.pool.destroyFree();
     this.textures.destroyFree();
