@@ -14,6 +14,8 @@ export interface DetectSamplesOptions {
   batchSize: number;
   /** Names the operation in its progress. */
   label: string;
+  /** Load crowds too, for what scores them by their own rules; default false. */
+  crowds?: boolean;
 }
 
 /**
@@ -21,10 +23,11 @@ export interface DetectSamplesOptions {
  * @returns false where the user stopped it before the last image
  */
 export async function detectSamples(
-  { stored, dataset, records, batchSize, label }: DetectSamplesOptions,
+  { stored, dataset, records, batchSize, label, crowds }: DetectSamplesOptions,
   visit: (detections: Detections, sample: Sample) => void,
 ): Promise<boolean> {
-  const loader = new Loader({ dataset, records, batchSize, random: 0, resize: stored.info.resize, workers: 1 });
+  const { resize } = stored.info;
+  const loader = new Loader({ dataset, records, batchSize, random: 0, resize, crowds, workers: 1 });
   const bar = startProgress(label, records.length);
   const interrupt = interruptible();
   let done = 0;

@@ -2,18 +2,17 @@ import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { requireOutputFile, writeFileAtomic } from '../data/files.ts';
-import { Loader } from '../data/loader.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import { precisionRecallPicture } from '../report/precisionRecall.ts';
 import type { Device } from '../tensor/device.ts';
 import { openDatasetShown } from '../train/openData.ts';
-import { startProgress } from '../train/progress.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
+import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
 import { scoreTables } from './scoreTables.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, say, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -101,29 +100,18 @@ export async function evaluateImages(
 ): Promise<Evaluator | null> {
   const { model, info } = stored;
   await stored.allocate(device);
-  const loader = new Loader({ dataset, batchSize, random: 0, resize: info.resize, workers: 1, crowds: true });
   const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds: info.thresholds });
-  const bar = startProgress('Evaluating', dataset.images.length);
-  const interrupt = interruptible();
-  let done = 0;
+  let finished: boolean;
   try {
-    for await (const batch of loader) {
-      const detections = await model.predict(batch.map(({ image }) => image));
-      for (const [i, { image, target }] of batch.entries()) {
-        evaluator.add(detections[i], target, image.width, image.height, image.id);
-      }
-      done += batch.length;
-      bar.update(done);
-      if (interrupt.stopping()) break;
-    }
+    finished = await detectSamples(
+      { stored, dataset, records: dataset.images, batchSize, label: 'Evaluating', crowds: true },
+      (detections, { image, target }) => evaluator.add(detections, target, image.width, image.height, image.id),
+    );
   } finally {
-    bar.stop();
-    interrupt.done();
-    await loader.close();
     model.dispose();
   }
-  if (done < dataset.images.length) {
-    say(`Stopped after ${done} of ${dataset.images.length} images; nothing was written.`);
+  if (!finished) {
+    say('Stopped; nothing was written.');
     process.exitCode = 130;
     return null;
   }

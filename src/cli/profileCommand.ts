@@ -1,6 +1,6 @@
 import Table from 'cli-table3';
 import { Command, Option } from 'commander';
-import { writeFileAtomic } from '../data/files.ts';
+import { requireOutputFile, writeFileAtomic } from '../data/files.ts';
 import { chromeTrace, type ProfileRow, profileTable } from '../gpu/profiler.ts';
 import type { Device } from '../tensor/device.ts';
 import { completeTrainOptions, type GivenTrainOptions } from '../train/options.ts';
@@ -40,6 +40,8 @@ export function profileCommand(): Command {
     .option('--json <file>', 'write the tables here')
     .addOption(adapterOption())
     .action(async ({ mode, steps, warmUp, trace, json, adapter, ...given }: Flags) => {
+      if (trace !== undefined) requireOutputFile(trace, '--trace');
+      if (json !== undefined) requireOutputFile(json, '--json');
       const options = completeTrainOptions(given);
       const run = planRun(options, dataFolder(options), '');
       await withDevice(adapter, async (device) => {

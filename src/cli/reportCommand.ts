@@ -10,7 +10,7 @@ import { parsePositiveCount } from './numbers.ts';
 import { spread, writePanels } from './panelsCommand.ts';
 import { writeReport } from './runResults.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
-import { planStoredRun } from './trainCommand.ts';
+import { openStoredRun } from './storedRun.ts';
 
 interface Flags {
   run: string;
@@ -43,7 +43,7 @@ async function renewPanels(run: string, count: number, adapter: string): Promise
     throw new UserError(`--panels: ${run} has no ${RUN_FILES.best}, expected a run that has ended an epoch.`);
   }
   const stored = await openModel(weights);
-  const { split } = planStoredRun(run);
+  const { split } = openStoredRun(run, stored.info.classes);
   return withDevice(adapter, async (device) => {
     await stored.allocate(device);
     const interrupt = interruptible();

@@ -149,12 +149,6 @@ function resumeOptions(folder: string): TrainOptions {
   return { ...options, weights: null };
 }
 
-/** The run of a folder, with its data opened and split as it was. @throws UserError for whatever is wrong with them */
-export function planStoredRun(folder: string): Run {
-  const options = completeTrainOptions(readTrainConfig(join(folder, RUN_FILES.config)));
-  return planRun({ ...options, weights: null }, dataFolder(options), folder);
-}
-
 async function run(
   options: TrainOptions,
   out: string,

@@ -10,12 +10,17 @@ export interface CsvRow {
 }
 
 /**
- * Reads a CSV file with a header. Columns may stand in any order; cells are texts as they are, empty lines are skipped.
+ * Reads a CSV file with a header. Columns may stand in any order; empty lines are skipped.
  *
  * @param required columns that must be there
+ * @param options `trim`: cells without the spaces around them, else as they are; `to`: this many rows at most
  * @throws UserError for a missing file or column, or a malformed line
  */
-export function readCsv(path: string, required: readonly string[]): CsvRow[] {
+export function readCsv(
+  path: string,
+  required: readonly string[],
+  options: { trim?: boolean; to?: number } = {},
+): CsvRow[] {
   if (!existsSync(path)) throw new UserError(`no such file: ${path}`);
   const checkHeader = (header: string[]): string[] => {
     const missing = required.filter((name) => !header.includes(name));
@@ -26,7 +31,13 @@ export function readCsv(path: string, required: readonly string[]): CsvRow[] {
     );
   };
   try {
-    const records = parse(readFileSync(path), { bom: true, columns: checkHeader, info: true, skip_empty_lines: true });
+    const records = parse(readFileSync(path), {
+      ...options,
+      bom: true,
+      columns: checkHeader,
+      info: true,
+      skip_empty_lines: true,
+    });
     return (records as unknown as { record: Record<string, string>; info: { lines: number } }[]).map(
       ({ record, info }) => ({ values: record, line: info.lines }),
     );

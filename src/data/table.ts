@@ -1,7 +1,7 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { CsvError, parse } from 'csv-parse/sync';
 import { UserError } from '../cli/errors.ts';
+import { readCsv } from './csv.ts';
 
 /** One line of `train.csv`: one cell, or an image without any where `annotation` is empty. */
 export interface TableRow {
@@ -38,44 +38,20 @@ export function readAnnotationTable(dir: string, maxRows?: number): TableRow[] {
   requireFolder(dir);
   const path = join(dir, 'train.csv');
   if (!existsSync(path)) throw new UserError(`no train.csv in ${dir}: expected the competition's table there`);
-  let records: { record: Record<string, string>; info: { lines: number } }[];
-  try {
-    records = parse(readFileSync(path), {
-      bom: true,
-      columns: (header: string[]) => checkHeader(header, path),
-      info: true,
-      skip_empty_lines: true,
-      trim: true,
-      to: maxRows,
-    }) as unknown as typeof records;
-  } catch (error) {
-    if (error instanceof CsvError) throw new UserError(`${path} is not a valid CSV table: ${error.message}`);
-    throw error;
-  }
+  const records = readCsv(path, REQUIRED, { trim: true, to: maxRows });
   if (records.length === 0) throw new UserError(`${path} has no rows: expected one row per cell`);
-  return records.map(({ record, info }) => {
-    const where = `${path}, line ${info.lines}`;
-    if (record.id === '') throw new UserError(`${where}: the id is empty`);
+  return records.map(({ values, line }) => {
+    const where = `${path}, line ${line}`;
+    if (values.id === '') throw new UserError(`${where}: the id is empty`);
     return {
-      id: record.id,
-      annotation: record.annotation,
-      width: parseSide(record.width, 'width', where),
-      height: parseSide(record.height, 'height', where),
-      cellType: record.cell_type,
-      line: info.lines,
+      id: values.id,
+      annotation: values.annotation,
+      width: parseSide(values.width, 'width', where),
+      height: parseSide(values.height, 'height', where),
+      cellType: values.cell_type,
+      line,
     };
   });
-}
-
-function checkHeader(header: string[], path: string): string[] {
-  const missing = REQUIRED.filter((name) => !header.includes(name));
-  if (missing.length > 0) {
-    const columns = missing.map((name) => `"${name}"`).join(', ');
-    throw new UserError(
-      `${path} lacks the column${missing.length > 1 ? 's' : ''} ${columns} (it has ${header.join(', ') || 'no column'})`,
-    );
-  }
-  return header;
 }
 
 function parseSide(text: string, column: string, where: string): number {

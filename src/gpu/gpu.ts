@@ -1,6 +1,7 @@
 import type { OpenedDevice } from './adapter.ts';
 import { BindGroupCache } from './bindGroups.ts';
 import { DerivedCache } from './derived.ts';
+import { GpuError } from './gpuError.ts';
 import {
   BufferPool,
   type MemoryCounters,
@@ -11,18 +12,11 @@ import {
   TEXTURE_WIDTH,
   TexturePool,
 } from './pool.ts';
-import { Profiler } from './profiler.ts';
-import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
+import type { Profiler } from './profiler.ts';
+import type { Flags, Program } from './program.ts';
+import { type Compiled, ProgramCache } from './programCache.ts';
 
-/** The device was lost, ran out of memory, or refused a command. Nothing computed since can be trusted. */
-export class GpuError extends Error {
-  override readonly name = 'GpuError';
-  readonly kind: 'lost' | 'out-of-memory' | 'validation' | 'internal';
-  constructor(kind: GpuError['kind'], message: string) {
-    super(message);
-    this.kind = kind;
-  }
-}
+export { GpuError } from './gpuError.ts';
 
 /** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. */
 export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer };
@@ -48,16 +42,6 @@ export interface GpuCounters extends MemoryCounters {
   pipelines: number;
   /** Bind groups created; those in use again are cached. */
   bindGroups: number;
-}
-
-interface Compiled {
-  id: number;
-  label: string;
-  pipeline: GPUComputePipeline;
-  layout: GPUBindGroupLayout;
-  uniformBytes: number;
-  uniforms: [string, 'u32' | 'i32' | 'f32'][];
-  bindings: { name: string; writes: boolean; texture: boolean }[];
 }
 
 /** At most the dispatches that a profiler can time between two submits. */
@@ -88,7 +72,7 @@ export class Gpu {
   #profiler: Profiler | null = null;
   #ledger = new MemoryLedger();
   #staging: BufferPool;
-  #compiled = new WeakMap<Program, Map<string, Compiled>>();
+  #programs: ProgramCache;
   #bindGroups = new BindGroupCache();
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
@@ -101,12 +85,20 @@ export class Gpu {
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
-  #counts = { dispatches: 0, submits: 0, readbacks: 0, pipelines: 0 };
+  #counts = { dispatches: 0, submits: 0, readbacks: 0 };
 
   constructor(opened: OpenedDevice) {
     this.opened = opened;
     this.device = opened.device;
     this.#uniformAlign = this.device.limits.minUniformBufferOffsetAlignment;
+    this.#programs = new ProgramCache(this.device, (verdict) =>
+      this.#check(
+        verdict.then((error) => {
+          // It replaces what followed from it, such as a refused submit.
+          if (error) this.#failure = error;
+        }),
+      ),
+    );
     this.#uniformBuffer = this.device.createBuffer({
       size: UNIFORM_BYTES,
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
@@ -153,7 +145,12 @@ export class Gpu {
   }
 
   counters(): GpuCounters {
-    return { ...this.#ledger.counters(), ...this.#counts, bindGroups: this.#bindGroups.created };
+    return {
+      ...this.#ledger.counters(),
+      ...this.#counts,
+      pipelines: this.#programs.count,
+      bindGroups: this.#bindGroups.created,
+    };
   }
 
   /** Gives a buffer or a texture back to its pool. */
@@ -212,80 +209,6 @@ export class Gpu {
     if (this.#failure) throw this.#failure;
   }
 
-  #compile<F extends Flags>(program: Program<F>, flags: F): Compiled {
-    const key = JSON.stringify(flags);
-    let variants = this.#compiled.get(program as unknown as Program);
-    if (!variants) {
-      variants = new Map();
-      this.#compiled.set(program as unknown as Program, variants);
-    }
-    const known = variants.get(key);
-    if (known) return known;
-    const source = assembleWgsl(program, flags);
-    const label = key === '{}' ? program.name : `${program.name} ${key}`;
-    const bindings = resolveBindings(program, flags);
-    const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
-    // One scope for all of it: outside one, Dawn reports the raw parser error before the compilation info is there.
-    this.device.pushErrorScope('validation');
-    const module = this.device.createShaderModule({ code: source, label });
-    const entries: GPUBindGroupLayoutEntry[] = [];
-    if (uniforms.length > 0) {
-      entries.push({
-        binding: 0,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: 'uniform', hasDynamicOffset: true },
-      });
-    }
-    bindings.forEach(([, access, type], index) => {
-      const reads = access === 'read';
-      entries.push({
-        binding: index + 1,
-        visibility: GPUShaderStage.COMPUTE,
-        ...(type === 'texture'
-          ? { storageTexture: { access: reads ? 'read-only' : 'write-only', format: 'rgba32float' } }
-          : { buffer: { type: reads ? 'read-only-storage' : 'storage' } }),
-      });
-    });
-    const layout = this.device.createBindGroupLayout({ entries, label });
-    const pipeline = this.device.createComputePipeline({
-      label,
-      layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: 'main' },
-    });
-    this.#check(
-      Promise.all([this.device.popErrorScope(), module.getCompilationInfo()]).then(([refused, { messages }]) => {
-        const errors = messages.filter((message) => message.type === 'error');
-        const list = errors
-          .map((message) => `line ${message.lineNum}:${message.linePos} ${message.message}`)
-          .join('\n');
-        // These replace what followed from them, such as a refused submit.
-        if (errors.length > 0) {
-          this.#failure = new GpuError(
-            'validation',
-            `WGSL of ${label} does not compile:\n${list}\n${numbered(source)}`,
-          );
-        } else if (refused) {
-          this.#failure = new GpuError('validation', `Compiling ${label}: ${refused.message}`);
-        }
-      }),
-    );
-    const compiled: Compiled = {
-      id: this.#counts.pipelines++,
-      label,
-      pipeline,
-      layout,
-      uniforms,
-      uniformBytes: Math.ceil((uniforms.length * 4) / 16) * 16,
-      bindings: bindings.map(([name, access, type]) => ({
-        name,
-        writes: access === 'write',
-        texture: type === 'texture',
-      })),
-    };
-    variants.set(key, compiled);
-    return compiled;
-  }
-
   #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
     let key = `${compiled.id}`;
     for (const resource of resources) key += `,${resource.id}`;
@@ -325,7 +248,7 @@ export class Gpu {
     this.throwIfFailed();
     const [x, y, z] = this.#grid(options.workgroups, program.name);
     if (x * y * z === 0) return;
-    const compiled = this.#compile(program as unknown as Program<F>, options.flags ?? ({} as F));
+    const compiled = this.#programs.get(program as unknown as Program<F>, options.flags ?? ({} as F));
     const resources = compiled.bindings.map(({ name, writes, texture }) => {
       const source = options.buffers[name as B];
       if (!source) throw new Error(`${program.name}: the binding ${name} was given no buffer.`);
@@ -388,14 +311,10 @@ export class Gpu {
     return this.#pass;
   }
 
-  /**
-   * Times every dispatch from now on, or (null) no longer. Owned by the caller, who destroys it.
-   * @throws Error on a device without the feature `timestamp-query`
-   */
-  profile(on: boolean): Profiler | null {
+  /** Times every dispatch from now on; with null, no longer. */
+  profileWith(profiler: Profiler | null): void {
     this.flush();
-    this.#profiler = on ? new Profiler(this.device) : null;
-    return this.#profiler;
+    this.#profiler = profiler;
   }
 
   #endPass(): void {

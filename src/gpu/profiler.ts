@@ -30,8 +30,6 @@ const FLUSHES_PER_BUFFER = 64;
  * its own, which costs some microseconds more; results are the same.
  */
 export class Profiler {
-  /** Most dispatches between two submits while profiling. */
-  static readonly dispatchesPerSubmit = SLOTS;
   readonly #device: GPUDevice;
   readonly #queries: GPUQuerySet;
   readonly #buffers: GPUBuffer[] = [];
@@ -49,6 +47,7 @@ export class Profiler {
   /** The timestamps of the next dispatch's pass. */
   begin(info: DispatchInfo): GPUComputePassTimestampWrites {
     const slot = this.#open.push(info) - 1;
+    if (slot >= SLOTS) throw new Error(`Profiler: more than ${SLOTS} dispatches before a submit.`);
     return { querySet: this.#queries, beginningOfPassWriteIndex: slot * 2, endOfPassWriteIndex: slot * 2 + 1 };
   }
 

@@ -1,7 +1,7 @@
 import { Loader } from '../data/loader.ts';
 import { Random } from '../data/random.ts';
 import type { Sample } from '../data/types.ts';
-import { busyMs, type Span } from '../gpu/profiler.ts';
+import { busyMs, Profiler, type Span } from '../gpu/profiler.ts';
 import type { Run } from './run.ts';
 import { trainStep } from './step.ts';
 
@@ -33,7 +33,7 @@ export interface Profile {
  * @throws Error on a device without timestamp queries
  */
 export async function profileRun(run: Run, { mode, steps, warmUp, progress }: ProfileOptions): Promise<Profile> {
-  const { model, dataset, split, options } = run;
+  const { model, options } = run;
   const { gpu } = model.device;
   const batches = await firstBatches(run, 2);
   const random = new Random(options.seed + 1);
@@ -56,8 +56,8 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
     progress?.(i + 1, total);
   }
   await gpu.sync();
-  const profiler = gpu.profile(true);
-  if (!profiler) throw new Error('The profiler was not started.');
+  const profiler = new Profiler(gpu.device);
+  gpu.profileWith(profiler);
   try {
     const before = gpu.counters();
     const started = performance.now();
@@ -80,22 +80,22 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
       created: after.created - before.created,
     };
   } finally {
-    gpu.profile(false);
+    gpu.profileWith(null);
     profiler.destroy();
   }
+}
 
-  async function firstBatches({ split: { train } }: Run, count: number): Promise<Sample[][]> {
-    const records = (train.length > 0 ? train : split.validation).slice(0, count * options.batchSize);
-    const loader = new Loader({
-      dataset,
-      records,
-      batchSize: options.batchSize,
-      random: options.seed,
-      resize: options.resize,
-    });
-    const loaded: Sample[][] = [];
-    for await (const batch of loader) loaded.push(batch);
-    await loader.close();
-    return loaded;
-  }
+/** The first batches of the training images, as loaded without changes. */
+async function firstBatches({ dataset, split, options }: Run, count: number): Promise<Sample[][]> {
+  const loader = new Loader({
+    dataset,
+    records: split.train.slice(0, count * options.batchSize),
+    batchSize: options.batchSize,
+    random: options.seed,
+    resize: options.resize,
+  });
+  const batches: Sample[][] = [];
+  for await (const batch of loader) batches.push(batch);
+  await loader.close();
+  return batches;
 }

@@ -1,6 +1,7 @@
 import type { Dataset, ImageRecord } from '../data/dataset.ts';
 import { Loader } from '../data/loader.ts';
 import { Random } from '../data/random.ts';
+import { withoutCrowds } from '../data/target.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
 import { searchThresholds, type Thresholds } from '../eval/thresholds.ts';
 import type { MaskRCNN } from '../model/maskRcnn.ts';
@@ -47,6 +48,7 @@ export async function validateUnless(
     random: options.seed,
     resize: options.resize,
     workers: Math.min(options.workers, 1),
+    crowds: true,
   });
   const sampler = new Random(options.seed);
   const meter = new LossMeter();
@@ -54,7 +56,8 @@ export async function validateUnless(
   let done = 0;
   try {
     for await (const batch of loader) {
-      const losses = await validationLosses(model, batch, (n) => sampler.permutation(n));
+      const cells = batch.map((sample) => ({ ...sample, target: withoutCrowds(sample.target) }));
+      const losses = await validationLosses(model, cells, (n) => sampler.permutation(n));
       meter.add(
         await readLosses(
           losses,

@@ -476,7 +476,7 @@ describe('the program', () => {
       expect(nothing.error).toContain(name);
   });
 
-  it.each(['train', 'evaluate', 'select', 'tune', 'predict', 'panels', 'report', 'verify', 'doctor'])(
+  it.each(['train', 'evaluate', 'select', 'tune', 'predict', 'panels', 'report', 'profile', 'verify', 'doctor'])(
     'shows the help of %s',
     async (name) => {
       const { code, output, error } = await command(name, '--help');

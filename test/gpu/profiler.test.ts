@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { busyMs, chromeTrace, profileTable, type Span } from '../../src/gpu/profiler.ts';
+import { busyMs, chromeTrace, Profiler, profileTable, type Span } from '../../src/gpu/profiler.ts';
 import { matmul } from '../../src/kernels/matmul.ts';
 import { sum } from '../../src/kernels/reduce.ts';
 import { testDevice } from '../support/device.ts';
@@ -47,7 +47,7 @@ describe('a profiled device', () => {
   it('times every dispatch under its part of the model, backward too, and computes the same', async (context) => {
     const device = await testDevice();
     if (!device.gpu.device.features.has('timestamp-query')) {
-      expect(() => device.gpu.profile(true)).toThrow('timestamp-query');
+      expect(() => new Profiler(device.gpu.device)).toThrow('timestamp-query');
       context.skip(`${device.gpu.opened.info.name} has no timestamp queries`);
     }
     const values = (n: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i));
@@ -63,7 +63,8 @@ describe('a profiled device', () => {
       });
     const plain = await step();
     const before = device.gpu.counters().dispatches;
-    const profiler = device.gpu.profile(true)!;
+    const profiler = new Profiler(device.gpu.device);
+    device.gpu.profileWith(profiler);
     try {
       // More dispatches than fit into one submit.
       for (let i = 0; i < 20; i++) expect(await step()).toEqual(plain);
@@ -76,7 +77,7 @@ describe('a profiled device', () => {
       expect(forward.map(({ flops }) => flops)).toEqual(Array(20).fill(2 * 70 * 64 * 40));
       expect(await profiler.collect(device.gpu)).toEqual([]);
     } finally {
-      device.gpu.profile(false);
+      device.gpu.profileWith(null);
       profiler.destroy();
       w.dispose();
     }

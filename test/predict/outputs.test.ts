@@ -4,7 +4,7 @@ import { Uint8ArrayReader, Uint8ArrayWriter, ZipReader } from '@zip.js/zip.js';
 import { PNG } from 'pngjs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { cocoRleDecode } from '../../src/data/cocoRle.ts';
-import { readPng, writePng } from '../../src/data/png.ts';
+import { encodePng, readPng, writePng } from '../../src/data/png.ts';
 import { maskPolygons, ringArea } from '../../src/eval/contours.ts';
 import { readCocoIds } from '../../src/predict/cocoIds.ts';
 import { chooseFormats, parseFormats } from '../../src/predict/formats.ts';
@@ -13,7 +13,7 @@ import { geojson } from '../../src/predict/outputs/geojson.ts';
 import { encodeRoi } from '../../src/predict/outputs/imagejRoi.ts';
 import { imagejZip } from '../../src/predict/outputs/imagejZip.ts';
 import { writeImageOutputs } from '../../src/predict/outputs/imageOutputs.ts';
-import { encodeGrey16, labelImage } from '../../src/predict/outputs/labelImage.ts';
+import { labelImage } from '../../src/predict/outputs/labelImage.ts';
 import { submissionCsv } from '../../src/predict/outputs/submissionCsv.ts';
 import type { ImagePrediction } from '../../src/predict/prediction.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
@@ -106,7 +106,7 @@ describe('label images', () => {
 
   it('are grey 16-bit PNGs', () => {
     const pixels = Uint16Array.of(0, 1, 255, 256, 515, 65535);
-    const png = PNG.sync.read(Buffer.from(encodeGrey16(pixels, 3, 2)), { skipRescale: true });
+    const png = PNG.sync.read(encodePng(3, 2, pixels), { skipRescale: true });
     expect(png).toMatchObject({ width: 3, height: 2, depth: 16, colorType: 0 });
     const rgba = png.data as unknown as Uint16Array;
     expect(Array.from(pixels, (_, i) => rgba[4 * i])).toEqual([...pixels]);
@@ -214,7 +214,7 @@ describe('an image’s own files', () => {
     const zip = await imagejZip(TWO_CELLS, CLASSES);
     expect(readFileSync(join(out, 'imagej', 'plate-1.zip'))).toEqual(Buffer.from(zip));
     const labels = readFileSync(join(out, 'labels', 'plate-1_masks.png'));
-    expect(labels).toEqual(Buffer.from(encodeGrey16(labelImage(TWO_CELLS), 12, 10)));
+    expect(labels).toEqual(encodePng(12, 10, labelImage(TWO_CELLS)));
     const filled = readPng(join(out, 'overlays', 'plate-1.png')).data;
     // Outlines of boxes instead: of the first from (1, 1) to (6, 4), nothing within.
     await writeImageOutputs({ ...job, prediction: BOXES, formats: ['overlays'] });

@@ -8,7 +8,7 @@ import type { ImagePrediction } from '../prediction.ts';
 import { boxOutlines } from './boxOutlines.ts';
 import { geojson } from './geojson.ts';
 import { imagejZip } from './imagejZip.ts';
-import { encodeGrey16, labelImage } from './labelImage.ts';
+import { labelImage } from './labelImage.ts';
 
 /** What to write for an image, and where. */
 export interface OutputJob {
@@ -29,7 +29,7 @@ const writers: Readonly<Record<ImageFormat, Writer>> = {
   labels({ prediction }, stem) {
     const { width, height } = prediction;
     // Cellpose's name, so that with the images beside them they are a data set.
-    writeFileAtomic(`${stem}_masks.png`, encodeGrey16(labelImage(prediction), width, height));
+    writePng(`${stem}_masks.png`, width, height, labelImage(prediction));
   },
   async imagej({ prediction, classes }, stem) {
     writeFileAtomic(`${stem}.zip`, await imagejZip(prediction, classes));

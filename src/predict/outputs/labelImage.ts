@@ -1,4 +1,3 @@
-import { PNG } from 'pngjs';
 import type { ImagePrediction } from '../prediction.ts';
 
 /** The most instances that 16 bits tell apart. */
@@ -23,12 +22,4 @@ export function labelImage({ id, width, height, cells }: ImagePrediction): Uint1
     }
   }
   return labels;
-}
-
-/** A grey 16-bit PNG. @param pixels [height, width] */
-export function encodeGrey16(pixels: Uint16Array, width: number, height: number): Uint8Array {
-  const png = new PNG({ width, height });
-  // pngjs takes the values in the machine's order from the start of the memory below.
-  png.data = Buffer.from(pixels.slice().buffer);
-  return PNG.sync.write(png, { bitDepth: 16, colorType: 0, inputColorType: 0, inputHasAlpha: false });
 }
