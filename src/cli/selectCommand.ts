@@ -12,13 +12,14 @@ import { RUN_FILES } from '../train/run.ts';
 import { tunedThresholds, type Validation, validateUnless } from '../train/validate.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { epochCheckpoints, openStoredRun, type StoredRun } from './storedRun.ts';
 
 interface Flags {
   run: string;
   metric?: EpochMetric;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function selectCommand(): Command {
@@ -33,9 +34,10 @@ export function selectCommand(): Command {
         .default(undefined, 'iouMap; box-only: boxMap30'),
     )
     .addOption(adapterOption())
-    .action(async ({ run, metric, adapter }: Flags) => {
+    .addOption(tunerOption())
+    .action(async ({ run, metric, adapter, tuner }: Flags) => {
       const selection = await openSelection(run, metric);
-      const selected = await withDevice(adapter, (device) => select(selection, device));
+      const selected = await withDevice(adapter, (device) => select(selection, device), { tuner });
       if (!selected) return;
       console.log(epochTable(selected));
       for (const line of describeSelected(selected, run)) say(line);

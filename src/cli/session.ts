@@ -1,14 +1,11 @@
 import { Option } from 'commander';
 import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
 import { openDevice } from '../gpu/nodeAdapter.ts';
-import {
-  familyChoice,
-  type KernelFamily,
-  kernelFamilies,
-  parseKernelFamily,
-  setKernelChoice,
-} from '../kernels/kernelChoice.ts';
+import { kernelFamilies, parseKernelFamily } from '../kernels/kernelChoice.ts';
 import { Device } from '../tensor/device.ts';
+import { chooseKernels, type KernelOptions } from './kernels.ts';
+
+export { tunerOption } from './kernels.ts';
 
 /** `--adapter NAME`, as every command that computes takes it. */
 export function adapterOption(): Option {
@@ -29,17 +26,17 @@ export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
+/** Opens the device, chooses its kernels, runs `body` on it, and drains and destroys it whatever happens. */
 export async function withDevice<T>(
   adapter: string,
   body: (device: Device) => Promise<T>,
-  kernels: KernelFamily = 'auto',
+  kernels: KernelOptions = {},
 ): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
   say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
   try {
-    setKernelChoice(device, familyChoice(device, kernels));
+    await chooseKernels(device, say, kernels);
     return await body(device);
   } finally {
     await device.gpu.close();

@@ -14,7 +14,7 @@ import {
 } from './pool.ts';
 import type { Profiler } from './profiler.ts';
 import type { Flags, Program } from './program.ts';
-import { type Compiled, ProgramCache } from './programCache.ts';
+import { type Compiled, ProgramCache, type ProgramUse } from './programCache.ts';
 
 export { GpuError } from './gpuError.ts';
 
@@ -156,6 +156,26 @@ export class Gpu {
   /** `counters().peakByTag` starts again from what is in use now. */
   forgetPeaks(): void {
     this.#ledger.forgetPeaks();
+  }
+
+  /** The programs and flags that have been dispatched, in the order of their first use. */
+  get programsUsed(): readonly ProgramUse[] {
+    return this.#programs.used;
+  }
+
+  /**
+   * Compiles programs side by side, before their first dispatch.
+   * @param done is told how many are ready
+   * @returns for each what is wrong with it, which does not touch what else the device does
+   */
+  prepare(uses: readonly ProgramUse[], done?: (count: number) => void): Promise<(GpuError | null)[]> {
+    let count = 0;
+    const compiling = uses.map(async ({ program, flags }) => {
+      const refused = await this.#programs.prepare(program, flags);
+      done?.(++count);
+      return refused;
+    });
+    return this.#patiently(Promise.all(compiling));
   }
 
   /** Gives a buffer or a texture back to its pool. */
