@@ -8,6 +8,7 @@ const program = defineProgram({
   name: 'maskedUpstream',
   uniforms: { count: 'u32' },
   bindings: { y: 'read', dy: 'read', g: 'write' },
+  elementwise: ['y', 'dy', 'g'],
   code: () => perElement('g[i] = select(0.0, dy[i], y[i] > 0.0);'),
 });
 

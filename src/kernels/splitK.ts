@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
 /*
@@ -64,11 +65,15 @@ export function columnSum(x: Tensor, rows: number, columns: number, into?: Tenso
   const out = into ?? device.empty([columns]);
   const splits = Math.ceil(rows / ROWS_PER_CHUNK);
   const partials = device.empty([splits, columns]);
-  device.gpu.dispatch(columnSumProgram, {
-    buffers: { x, partials },
-    uniforms: { count: splits * columns, rows, columns, chunk: ROWS_PER_CHUNK },
-    workgroups: workgroupsFor(splits * columns),
-  });
+  const perUnit = { x: ROWS_PER_CHUNK * columns };
+  const options = { operator: 'the gradient of a bias', units: splits, perUnit, writes: ['partials'] };
+  inParts({ x, partials }, options, (parts, { first, count }) =>
+    device.gpu.dispatch(columnSumProgram, {
+      buffers: parts,
+      uniforms: { count: count * columns, rows: rows - first * ROWS_PER_CHUNK, columns, chunk: ROWS_PER_CHUNK },
+      workgroups: workgroupsFor(count * columns),
+    }),
+  );
   sumPartials(partials, out, { splits, columns }, { accumulate: into !== undefined });
   partials.dispose();
   return out;
