@@ -3,6 +3,7 @@ import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
 import { openDevice } from '../gpu/nodeAdapter.ts';
 import { kernelFamilies, parseKernelFamily } from '../kernels/kernelChoice.ts';
 import { Device } from '../tensor/device.ts';
+import { noteProgress } from '../train/progress.ts';
 import { chooseKernels, type KernelOptions } from './kernels.ts';
 
 export { tunerOption } from './kernels.ts';
@@ -35,6 +36,7 @@ export async function withDevice<T>(
   const opened = await openDevice(parseAdapterChoice(adapter));
   say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
+  device.gpu.onCompile = (count) => noteProgress(`compiling kernels, ${count} so far`);
   try {
     await chooseKernels(device, say, kernels);
     return await body(device);

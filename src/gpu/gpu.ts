@@ -171,6 +171,11 @@ export class Gpu {
     this.#ledger.forgetPeaks();
   }
 
+  /** Told of each program that is compiled at its first dispatch, with how many that makes: it may take seconds. */
+  set onCompile(told: ((count: number) => void) | null) {
+    this.#programs.onCompile = told;
+  }
+
   /** The programs and flags that have been dispatched, in the order of their first use. */
   get programsUsed(): readonly ProgramUse[] {
     return this.#programs.used;

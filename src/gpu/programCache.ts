@@ -36,6 +36,8 @@ export class ProgramCache {
   readonly #report: (verdict: Promise<GpuError | null>) => void;
   readonly #compiled = new WeakMap<Program, Map<string, Compiled>>();
   readonly #used = new Map<number, ProgramUse>();
+  /** Told of each program that is compiled at its first dispatch, before that. */
+  onCompile: ((count: number) => void) | null = null;
   #count = 0;
 
   /** @param report takes the device's verdict on each program, with its numbered source where it does not compile */
@@ -60,6 +62,7 @@ export class ProgramCache {
     const key = keyOf(flags);
     let compiled = variants.get(key);
     if (!compiled) {
+      this.onCompile?.(this.#count + 1);
       // One scope for all of it: outside one, Dawn reports the raw parser error before the compilation info is there.
       this.#device.pushErrorScope('validation');
       const described = this.#describe(program as unknown as Program, flags);

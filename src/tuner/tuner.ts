@@ -7,8 +7,10 @@ import type { Device } from '../tensor/device.ts';
 import { distinct, tileCandidates, tileName } from './candidates.ts';
 import { Budget, type Candidate, Contest, Laboratory, OutOfTime } from './contest.ts';
 import {
+  type ConvolutionClass,
   convolutionClasses,
   convolutionSample,
+  type ProductClass,
   productClasses,
   productSample,
   type Sample,
@@ -31,8 +33,8 @@ export interface TuneOptions {
   candidates?: (device: Device, problem: ProductProblem) => TileShape[];
   /** Called with the classes that are done, and the name of the next. */
   progress?: (done: number, name: string) => void;
-  /** Measures on samples of this, in place of the classes' own. */
-  shrink?: (sample: Sample) => Sample;
+  /** Measures on samples of this, in place of the classes' own; null leaves a class out. */
+  samples?: (own: Sample, name: ProductClass | ConvolutionClass) => Sample | null;
 }
 
 /** 20 seconds are promised; the last step may pass the end. */
@@ -162,7 +164,7 @@ export function problemOf({ direction, height, width, channels, outChannels }: S
  * @param open a new device on the adapter; those opened here are closed here
  */
 export async function tuneKernels(open: () => Promise<Device>, options: TuneOptions = {}): Promise<TunedKernels> {
-  const { budget: milliseconds = BUDGET_MS, now = () => performance.now(), shrink = (sample) => sample } = options;
+  const { budget: milliseconds = BUDGET_MS, now = () => performance.now(), samples = (own) => own } = options;
   const candidatesFor = options.candidates ?? tileCandidates;
   const started = now();
   const budget = new Budget(milliseconds, now);
@@ -175,12 +177,13 @@ export async function tuneKernels(open: () => Promise<Device>, options: TuneOpti
     const realGpu = first.gpu.opened.info.kind === 'gpu';
     /** Runs a contest within the class's share of the time, and keeps its trials however it ends. */
     const contestFor = async <C>(
-      name: string,
-      given: Sample,
+      name: ProductClass | ConvolutionClass,
+      own: Sample,
       choose: (contest: Contest<C>, device: Device, sample: Sample) => Promise<Candidate<C> | null | undefined>,
     ): Promise<Candidate<C> | null | undefined> => {
       options.progress?.(classes.length, name);
-      const sample = shrink(given);
+      const sample = samples(own, name);
+      if (sample === null) return undefined;
       const contest = new Contest<C>(lab, budget, now, sample);
       budget.startClass();
       try {

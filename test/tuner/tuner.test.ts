@@ -24,14 +24,19 @@ const wrong: TileShape = { ...base, lanes: 16, spread: 'workgroup' };
 /** More lanes than any device allows. */
 const impossible: TileShape = { ...base, lanes: 64, lanesDown: 64, spread: 'direct' };
 
+/** One class of each kind: programs are compiled anew on the devices of the tuner, which takes SwiftShader most of the time. */
+const names = ['row wide small', 'column narrow', '3×3 data narrow few'];
 /** The same work on a few pixels and channels. */
-const tiny = (sample: Sample): Sample => ({
-  ...sample,
-  height: Math.min(sample.height, 8),
-  width: Math.min(sample.width, 40),
-  channels: Math.min(sample.channels, 8),
-  outChannels: Math.min(sample.outChannels, 12),
-});
+const tiny = (sample: Sample, name: string): Sample | null =>
+  names.includes(name)
+    ? {
+        ...sample,
+        height: Math.min(sample.height, 8),
+        width: Math.min(sample.width, 40),
+        channels: Math.min(sample.channels, 8),
+        outChannels: Math.min(sample.outChannels, 12),
+      }
+    : null;
 
 describe('the tuner', () => {
   let device: Device;
@@ -42,7 +47,7 @@ describe('the tuner', () => {
     table = kernelChoice(device);
     tuned = await tuneKernels(async () => new Device(await device.gpu.opened.reopen()), {
       budget: 100_000,
-      shrink: tiny,
+      samples: tiny,
       candidates: (_, { direction }) => (direction === 'row' ? [direct, impossible] : [direct, wrong]),
     });
   });
@@ -54,9 +59,9 @@ describe('the tuner', () => {
   const trialsOf = (name: string) => tuned.classes.find((found) => found.name === name)?.trials ?? [];
 
   it('chooses for every class one of its candidates, which was not dropped', () => {
-    expect(tuned.classes.map(({ name }) => name)).toEqual([...productClasses, ...convolutionClasses]);
-    expect(Object.keys(tuned.products)).toHaveLength(productClasses.length);
-    expect(Object.keys(tuned.convolutions)).toHaveLength(convolutionClasses.length);
+    expect(tuned.classes.map(({ name }) => name)).toEqual(names);
+    expect(Object.keys(tuned.products)).toEqual(names.slice(0, 2));
+    expect(Object.keys(tuned.convolutions)).toEqual(names.slice(2));
     for (const { name, trials } of tuned.classes) {
       const chosen = trials.filter((trial) => trial.chosen);
       expect(chosen, name).toHaveLength(1);
@@ -71,7 +76,7 @@ describe('the tuner', () => {
   });
 
   it('drops what computes wrongly and what the device refuses, and says why', () => {
-    for (const name of productClasses) {
+    for (const name of names.slice(0, 2)) {
       const bad = trialsOf(name).filter(({ dropped }) => dropped !== null);
       expect(bad.map(({ kernel }) => kernel)).toEqual([tileName(name.startsWith('row') ? impossible : wrong)]);
       expect(bad[0].dropped).toMatch(name.startsWith('row') ? /workgroup/i : /computes 3×3 to the weights .* wrongly/);
@@ -184,12 +189,12 @@ describe('the time that tuning takes', () => {
   it('ends with the budget: what was not reached keeps the built-in kernels', async () => {
     // A clock that goes by the work: ten dispatches take a second.
     const now = (): number => opened.reduce((sum, { gpu }) => sum + 100 * gpu.counters().dispatches, 0);
-    const tuned = await tuneKernels(open, { budget: 30_000, now, shrink: tiny, candidates: () => [direct] });
+    const few = (sample: Sample): Sample => ({ ...sample, height: 4, width: 20, channels: 8, outChannels: 12 });
+    const tuned = await tuneKernels(open, { budget: 8_000, now, samples: few, candidates: () => [] });
     // The last step is not cut short.
-    expect(tuned.seconds).toBeLessThan(35);
+    expect(tuned.seconds).toBeLessThan(12);
     expect(Object.keys(tuned.products).length).toBeGreaterThan(0);
-    const names = tuned.classes.map(({ name }) => name);
-    expect(names).toEqual([...productClasses, ...convolutionClasses]);
+    expect(tuned.classes.map(({ name }) => name)).toEqual([...productClasses, ...convolutionClasses]);
     const shed = tuned.classes.filter(({ trials }) => !trials.some(({ chosen }) => chosen)).map(({ name }) => name);
     expect(shed.length).toBeGreaterThan(0);
     for (const name of shed) {
