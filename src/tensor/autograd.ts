@@ -23,7 +23,7 @@ export interface GraphNode {
   label: string;
   edges: Edge[];
   saved: Record<string, Tensor>;
-  backward: (upstream: Tensor) => Partial<Record<string, GradientThunk>>;
+  backward: (upstream: Tensor, into: Partial<Record<string, Tensor>>) => Partial<Record<string, GradientThunk>>;
   /** Sum of the gradients that have reached the output so far. */
   gradient: Tensor | null;
   released: boolean;
@@ -39,9 +39,31 @@ export function releaseNode(node: GraphNode): void {
   node.gradient = null;
 }
 
+/** The gradient so far of what an edge leads to. */
+function gradientAt({ node, leaf }: Edge): Tensor | null {
+  return node ? node.gradient : (leaf?.grad ?? null);
+}
+
+/** A gradient that something else also views (an addition passes one gradient to both sides) must not be written to. */
+function writableOf(current: Tensor | null): Tensor | undefined {
+  return current?.storage.references === 1 ? current : undefined;
+}
+
+/** What can be added to, by input. Where two inputs are one tensor, only the first has it, since no kernel may bind it twice. */
+function gradientsToAddTo(edges: readonly Edge[]): Partial<Record<string, Tensor>> {
+  const into: Partial<Record<string, Tensor>> = {};
+  const taken = new Set<Tensor>();
+  for (const edge of edges) {
+    const writable = writableOf(gradientAt(edge));
+    if (!writable || taken.has(writable)) continue;
+    taken.add(writable);
+    into[edge.input] = writable;
+  }
+  return into;
+}
+
 function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Tensor {
-  // A gradient that something else also views (an addition passes one gradient to both sides) must not be written to.
-  const writable = current && current.storage.references === 1 ? current : undefined;
+  const writable = writableOf(current);
   const gradient = thunk(writable);
   if (!current || gradient === current) return gradient;
   if (gradient.size !== current.size) {
@@ -92,14 +114,13 @@ export function backward(device: Device, root: Tensor, upstream?: Tensor): void 
       device.gpu.label = node.label && `${node.label}, backward`;
       device.noGrad(() =>
         device.scope(() => {
-          const thunks = node.backward(gradient);
+          const thunks = node.backward(gradient, gradientsToAddTo(node.edges));
           for (const edge of node.edges) {
             const thunk = thunks[edge.input];
             if (!thunk) throw new Error(`${node.operator} has no gradient rule for its input ${edge.input}.`);
             const target = edge.node ?? edge.leaf;
             if (!target) continue;
-            const current = edge.node ? edge.node.gradient : (edge.leaf?.grad ?? null);
-            const sum = addInto(current, thunk, `${node.operator}.${edge.input}`);
+            const sum = addInto(gradientAt(edge), thunk, `${node.operator}.${edge.input}`);
             device.disown(sum);
             if (edge.node) edge.node.gradient = sum;
             else if (edge.leaf) edge.leaf.grad = sum;
