@@ -88,26 +88,40 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
 }
 
 /**
- * Runs the tape backwards from `root` and adds to `grad` of every leaf that needs it. Nodes are visited from the last
+ * Runs the tape backwards from `roots` and adds to `grad` of every leaf that needs it. Nodes are visited from the last
  * recorded to the first, so each sees its whole gradient; each is freed as soon as it has been consumed, and its
  * activations with it. A second call on the same graph is an error.
  *
- * @param root a tensor with a graph; `upstream` (same shape) defaults to 1 for a tensor of one element.
+ * @param roots tensors with a graph. Several, such as the losses of a model, are scalars of which the sum is meant.
+ * @param upstream of a single root (same shape); by default 1 for a tensor of one element.
  */
-export function backward(device: Device, root: Tensor, upstream?: Tensor): void {
-  if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
-  if (!upstream && root.size !== 1)
-    throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+export function backward(device: Device, roots: Tensor | readonly Tensor[], upstream?: Tensor): void {
+  const all = Array.isArray(roots) ? (roots as readonly Tensor[]) : [roots as Tensor];
+  const starts = all.map((root) => {
+    if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
+    if (!upstream && root.size !== 1)
+      throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+    return { node: root.node, root };
+  });
+  if (upstream && all.length !== 1) throw new Error('backward: an upstream gradient goes with one root.');
   const nodes = new Set<GraphNode>();
-  const waiting = [root.node];
+  const waiting = starts.map(({ node }) => node);
   for (let node = waiting.pop(); node; node = waiting.pop()) {
     if (nodes.has(node)) continue;
-    if (node.released) throw new Error(`backward: the graph of ${root} was already consumed (at ${node.operator}).`);
+    if (node.released)
+      throw new Error(`backward: the graph of ${all.join(', ')} was already consumed (at ${node.operator}).`);
     nodes.add(node);
     for (const edge of node.edges) if (edge.node) waiting.push(edge.node);
   }
   const outer = device.gpu.label;
-  root.node.gradient = upstream ? upstream.view(root.shape) : device.detached(() => device.full(root.shape, 1));
+  const seed = upstream ?? device.detached(() => device.full([], 1));
+  for (const { node, root } of starts) {
+    // A root that is given twice, or that another is computed from, has a gradient of its own beside.
+    node.gradient = node.gradient
+      ? addInto(node.gradient, () => seed.view(root.shape), 'backward')
+      : seed.view(root.shape);
+  }
+  if (!upstream) seed.dispose();
   for (const node of [...nodes].sort((a, b) => b.id - a.id)) {
     const gradient = node.gradient;
     if (gradient) {
