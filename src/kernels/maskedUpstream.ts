@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
 import { columnSum, sharesOfRows, sumPartials } from './splitK.ts';
@@ -11,6 +12,7 @@ const program = defineProgram({
   name: 'maskedUpstream',
   uniforms: { count: 'u32' },
   bindings: { y: ['read', 'vec4f'], dy: ['read', 'vec4f'], g: ['write', 'vec4f'] },
+  elementwise: ['y', 'dy', 'g'],
   code: () => perElement('g[i] = select(vec4f(), dy[i], y[i] > vec4f());'),
 });
 
@@ -75,12 +77,17 @@ export function biasedUpstream(
   const { flags, groups } = channelGroups(columns);
   const { shares, rowsPerShare } = sharesOfRows(rows);
   const partials = device.empty([shares, columns]);
-  device.gpu.dispatch(sumsProgram, {
-    flags,
-    buffers: { y, dy: upstream, g, partials },
-    uniforms: { count: shares * groups, groups, rows, rowsPerShare },
-    workgroups: workgroupsFor(shares * groups),
-  });
+  const share = rowsPerShare * columns;
+  const perUnit = { y: share, dy: share, g: share };
+  const options = { operator: 'the gradient behind a ReLU', units: shares, perUnit, writes: ['g', 'partials'] };
+  inParts({ y, dy: upstream, g, partials }, options, (parts, { first, count }) =>
+    device.gpu.dispatch(sumsProgram, {
+      flags,
+      buffers: parts,
+      uniforms: { count: count * groups, groups, rows: rows - first * rowsPerShare, rowsPerShare },
+      workgroups: workgroupsFor(count * groups),
+    }),
+  );
   return {
     g,
     bias: (into) => {

@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
 
@@ -81,12 +82,22 @@ export function columnSum(x: Tensor, rows: number, columns: number, into?: Tenso
   const { shares, rowsPerShare } = sharesOfRows(rows);
   const out = shares > 1 ? device.empty([shares, columns]) : result;
   const accumulate = into !== undefined;
-  device.gpu.dispatch(columnSumProgram, {
-    flags,
-    buffers: { x, out },
-    uniforms: { count: shares * groups, groups, rows, rowsPerShare, accumulate: accumulate && shares === 1 ? 1 : 0 },
-    workgroups: workgroupsFor(shares * groups),
-  });
+  const perUnit = { x: rowsPerShare * columns };
+  const options = { operator: 'the gradient of a bias', units: shares, perUnit, writes: ['out'] };
+  inParts({ x, out }, options, (parts, { first, count }) =>
+    device.gpu.dispatch(columnSumProgram, {
+      flags,
+      buffers: parts,
+      uniforms: {
+        count: count * groups,
+        groups,
+        rows: rows - first * rowsPerShare,
+        rowsPerShare,
+        accumulate: accumulate && shares === 1 ? 1 : 0,
+      },
+      workgroups: workgroupsFor(count * groups),
+    }),
+  );
   if (shares > 1) {
     sumPartials(out, result, { splits: shares, columns }, { accumulate });
     out.dispose();

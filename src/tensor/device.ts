@@ -9,6 +9,7 @@ const fill = defineProgram({
   name: 'fill',
   uniforms: { count: 'u32', value: 'f32' },
   bindings: { y: 'write' },
+  elementwise: ['y'],
   code: () => perElement('y[i] = u.value;'),
 });
 
