@@ -11,6 +11,7 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
+import { detectionWork } from './programList.ts';
 import { scoreTables } from './scoreTables.ts';
 import { adapterOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
@@ -45,7 +46,10 @@ export function evaluateCommand(): Command {
     if (json !== undefined) requireOutputFile(json, '--json');
     if (curves !== undefined) requirePicture(curves);
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
-    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), { tuner });
+    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), {
+      tuner,
+      work: detectionWork(evaluation.stored.info.config),
+    });
     if (!evaluator) return;
     const { classes } = evaluation.stored.info;
     const scores = evaluator.compute();

@@ -12,6 +12,7 @@ import type { Device } from '../tensor/device.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
+import { detectionWork } from './programList.ts';
 import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
@@ -62,7 +63,10 @@ export function predictCommand(): Command {
   return command.action(async (flags: Flags) => {
     const prediction = await openPrediction(flags);
     if (isDone(prediction)) await predict(prediction);
-    else await withDevice(flags.adapter, (device) => predict(prediction, device), flags);
+    else {
+      const work = detectionWork(prediction.stored.info.config);
+      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner: flags.tuner, work });
+    }
   });
 }
 

@@ -5,6 +5,7 @@ import { kernelFamilies, parseKernelFamily } from '../kernels/kernelChoice.ts';
 import { Device } from '../tensor/device.ts';
 import { noteProgress } from '../train/progress.ts';
 import { chooseKernels, type KernelOptions } from './kernels.ts';
+import { compileKnown, keepProgramList } from './programList.ts';
 
 export { tunerOption } from './kernels.ts';
 
@@ -27,11 +28,16 @@ export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
+export interface DeviceOptions extends KernelOptions {
+  /** A name of what is computed, if its programs are to be compiled at once the next time. */
+  work?: string;
+}
+
 /** Opens the device, chooses its kernels, runs `body` on it, and drains and destroys it whatever happens. */
 export async function withDevice<T>(
   adapter: string,
   body: (device: Device) => Promise<T>,
-  kernels: KernelOptions = {},
+  { work, ...kernels }: DeviceOptions = {},
 ): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
   say(`Computing on ${opened.info.name}: ${opened.why}`);
@@ -39,7 +45,11 @@ export async function withDevice<T>(
   device.gpu.onCompile = (count) => noteProgress(`compiling kernels, ${count} so far`);
   try {
     await chooseKernels(device, say, kernels);
-    return await body(device);
+    if (work === undefined) return await body(device);
+    await compileKnown(device.gpu, work);
+    const result = await body(device);
+    keepProgramList(device.gpu, work, say);
+    return result;
   } finally {
     await device.gpu.close();
   }

@@ -178,7 +178,7 @@ async function run(
       await train(planned, resume, device, { profile });
     };
     const recorded = resume ? recordedKernels(out) : undefined;
-    await withDevice(adapter, body, { kernels, tuner, recorded });
+    await withDevice(adapter, body, { kernels, tuner, recorded, work: `train ${options.preset}` });
   } finally {
     weights?.close();
   }

@@ -1,5 +1,6 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { fingerprint } from './fingerprint.ts';
 
 /**
  * The user's folder for what can be made again: `$XDG_CACHE_HOME`, else what the system has for it (`%LOCALAPPDATA%`, `~/Library/Caches`,
@@ -14,4 +15,9 @@ export function userCache(environment: NodeJS.ProcessEnv = process.env, platform
 /** This program's part of it. */
 export function cacheFolder(): string {
   return join(userCache(), 'webgpu-mask-rcnn');
+}
+
+/** The name of a JSON file there: one that people can read, and a fingerprint of all that tells it from others. */
+export function cacheName(readable: string, parts: readonly string[]): string {
+  return `${readable.replace(/[^A-Za-z0-9]+/g, '-').slice(0, 60)}-${fingerprint(parts.join('\n'))}.json`;
 }

@@ -1,9 +1,9 @@
 import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { writeFileAtomic } from '../data/files.ts';
-import { cacheFolder } from '../gpu/cacheFolder.ts';
+import { cacheFolder, cacheName } from '../gpu/cacheFolder.ts';
 import type { Device } from '../tensor/device.ts';
-import { type AdapterKey, choicesAreLegal, fingerprint, type TunedKernels, tunedSchema } from './tunedChoice.ts';
+import { type AdapterKey, choicesAreLegal, type TunedKernels, tunedSchema } from './tunedChoice.ts';
 
 /** Where measured choices are kept, a file for each adapter. */
 export function tunerFolder(): string {
@@ -12,8 +12,7 @@ export function tunerFolder(): string {
 
 /** The file of an adapter, whatever its driver and our kernels: choices for older ones are found there, and measured anew. */
 export function tunedFile({ name, vendor, architecture, device }: AdapterKey, folder = tunerFolder()): string {
-  const readable = name.replace(/[^A-Za-z0-9]+/g, '-').slice(0, 60);
-  return join(folder, `${readable}-${fingerprint([name, vendor, architecture, device].join('\n'))}.json`);
+  return join(folder, cacheName(name, [name, vendor, architecture, device]));
 }
 
 /** What a file holds, or one sentence why it is of no use; null where there is none. */

@@ -16,7 +16,7 @@ const ROUNDS = 5;
 const SAMPLE_MS = 8;
 const MOST_RUNS = 64;
 /** Candidates that are slower than the fastest by this factor at first are not timed again. */
-const HOPELESS = 2.5;
+export const HOPELESS = 2;
 /** The built-in kernel stays unless another takes less than this part of its time. */
 const WORTH_IT = 0.95;
 
@@ -137,9 +137,14 @@ export class Contest<C> {
     if (trial) [trial.dropped, trial.ms] = [reason, null];
   }
 
+  /** Milliseconds of a candidate; infinite where it was not timed. */
+  ms(candidate: Candidate<C>): number {
+    return this.#entries.get(candidate)?.ms ?? Number.POSITIVE_INFINITY;
+  }
+
   /** Those still in, the fastest first. */
   ranked(): Candidate<C>[] {
-    const ms = (candidate: Candidate<C>): number => this.#entries.get(candidate)?.ms ?? Number.POSITIVE_INFINITY;
+    const ms = (candidate: Candidate<C>): number => this.ms(candidate);
     return this.#alive.filter((candidate) => ms(candidate) < Number.POSITIVE_INFINITY).sort((a, b) => ms(a) - ms(b));
   }
 
@@ -149,9 +154,9 @@ export class Contest<C> {
       const { name, builtIn } = candidate;
       this.#entries.set(candidate, { kernel: name, builtIn, chosen: false, ms: null, dropped: null });
     }
-    await this.#compile(candidates);
     const right: Candidate<C>[] = [];
     try {
+      await this.#compile(candidates);
       for (const candidate of candidates) {
         if (this.#entries.get(candidate)?.dropped !== null) continue;
         await this.#budget.step('check', async () => {
@@ -162,7 +167,7 @@ export class Contest<C> {
       // Those that are known to be right may still be compared.
       if (!(error instanceof OutOfTime)) throw error;
     }
-    await this.#time([...again, ...right]);
+    if (right.length > 0) await this.#time([...again, ...right]);
   }
 
   /** On a real GPU drivers compile side by side; software adapters take turns, and SwiftShader's programs become slower by it. */
@@ -232,8 +237,8 @@ export class Contest<C> {
       return took / runs;
     };
     const times = new Map<Candidate<C>, number[]>();
+    const once = new Map<Candidate<C>, number>();
     try {
-      const once = new Map<Candidate<C>, number>();
       for (const candidate of field) {
         await time(candidate, 1);
         once.set(candidate, await time(candidate, 1));
@@ -241,7 +246,7 @@ export class Contest<C> {
       const fastest = Math.min(...once.values());
       const runs = Math.min(MOST_RUNS, Math.max(1, Math.round(SAMPLE_MS / Math.max(fastest, 1e-3))));
       const hopeful = field.filter((candidate) => (once.get(candidate) ?? 0) <= HOPELESS * fastest);
-      for (const [candidate, ms] of once) times.set(candidate, hopeful.includes(candidate) ? [] : [ms]);
+      for (const candidate of hopeful) times.set(candidate, []);
       for (let round = 0; round < ROUNDS; round++) {
         for (const candidate of hopeful) times.get(candidate)?.push(await time(candidate, runs));
       }
@@ -268,9 +273,10 @@ export class Contest<C> {
     for (;;) {
       const [best] = this.ranked();
       if (!best) return this.#alive.length === 0 ? null : undefined;
-      const ms = (candidate: Candidate<C>): number => this.#entries.get(candidate)?.ms as number;
-      const own = this.ranked().find(({ builtIn }) => builtIn);
-      const chosen = own && ms(best) > WORTH_IT * ms(own) ? own : best;
+      const own = this.#alive.find(({ builtIn }) => builtIn);
+      // What was not compared with the built-in kernel is no reason to leave it.
+      if (own && this.ms(own) === Number.POSITIVE_INFINITY) return undefined;
+      const chosen = own && this.ms(best) > WORTH_IT * this.ms(own) ? own : best;
       let right = false;
       await this.#budget.step('trust', async () => {
         right = await this.#isRight(chosen, [...chosen.all, this.#sample]);

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { OpenedDevice } from '../gpu/adapter.ts';
+import { fingerprint } from '../gpu/fingerprint.ts';
 import { assembleWgsl } from '../gpu/program.ts';
 import { columnTile } from '../kernels/columnTile.ts';
 import {
@@ -74,13 +75,6 @@ export const tunedSchema = z.object({
 });
 export type TunedKernels = z.infer<typeof tunedSchema>;
 export type Choices = Pick<TunedKernels, 'products' | 'convolutions'>;
-
-/** FNV-1a, 32 bits, hexadecimal: tells texts apart, nothing more. */
-export function fingerprint(text: string): string {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-  return (hash >>> 0).toString(16).padStart(8, '0');
-}
 
 /** The version of the kernels: a fingerprint of the texts that the generators write. */
 export function kernelsVersion(): string {

@@ -5,7 +5,7 @@ import { rowTile } from '../kernels/rowTile.ts';
 import { type TileShape, tileColumns, tileFlags } from '../kernels/tile.ts';
 import type { Device } from '../tensor/device.ts';
 import { distinct, tileCandidates, tileName } from './candidates.ts';
-import { Budget, type Candidate, Contest, Laboratory, OutOfTime } from './contest.ts';
+import { Budget, type Candidate, Contest, HOPELESS, Laboratory, OutOfTime } from './contest.ts';
 import {
   type ConvolutionClass,
   convolutionClasses,
@@ -124,6 +124,28 @@ async function chooseTile(contest: Contest<TileShape>, device: Device, problem: 
   return contest.winner();
 }
 
+/**
+ * The ways to spread A that were hopeless in every class where they were timed: on a software adapter those through workgroup memory, on some GPUs
+ * those by subgroups. They are not compiled for further classes.
+ */
+class Spreads {
+  readonly #timed = new Set<TileShape['spread']>();
+  readonly #hopeful = new Set<TileShape['spread']>();
+
+  note(contest: Contest<TileShape>): void {
+    const [best, ...others] = contest.ranked();
+    if (!best) return;
+    for (const candidate of [best, ...others]) {
+      this.#timed.add(candidate.value.spread);
+      if (contest.ms(candidate) <= HOPELESS * contest.ms(best)) this.#hopeful.add(candidate.value.spread);
+    }
+  }
+
+  isHopeless({ spread }: TileShape): boolean {
+    return this.#timed.has(spread) && !this.#hopeful.has(spread);
+  }
+}
+
 /** Chooses between direct products and Winograd's algorithm for a class of convolutions. */
 async function chooseConvolution(
   contest: Contest<'direct' | 'winograd'>,
@@ -171,6 +193,7 @@ export async function tuneKernels(open: () => Promise<Device>, options: TuneOpti
   const lab = new Laboratory(open);
   const choices: Choices = { products: {}, convolutions: {} };
   const classes: ClassTrials[] = [];
+  const spreads = new Spreads();
   try {
     const first = await lab.device();
     const key = adapterKey(first.gpu.opened);
@@ -198,7 +221,8 @@ export async function tuneKernels(open: () => Promise<Device>, options: TuneOpti
     for (const name of productClasses) {
       const winner = await contestFor<TileShape>(name, productSample(name, realGpu), (contest, device, sample) => {
         const problem = problemOf(sample);
-        return chooseTile(contest, device, problem, candidatesFor(device, problem));
+        const tiles = candidatesFor(device, problem).filter((tile) => !spreads.isHopeless(tile));
+        return chooseTile(contest, device, problem, tiles).finally(() => spreads.note(contest));
       });
       if (winner !== undefined) choices.products[name] = winner === null ? 'naive' : winner.value;
     }
