@@ -113,7 +113,7 @@ const nap = new Int32Array(new SharedArrayBuffer(4));
  * Dawn for Node asks its device again in every turn of the event loop while something is awaited, which takes a whole core
  * from a software adapter that computes on the same cores. A nap of a millisecond in each turn gives it back.
  */
-function napUntil(isDone: () => boolean): void {
+export function napUntil(isDone: () => boolean): void {
   setImmediate(() => {
     if (isDone()) return;
     Atomics.wait(nap, 0, 0, 1);
