@@ -25,6 +25,7 @@ export function gradientsOf(
     params,
     needs,
     upstream,
+    into: {},
     saved: saved as Record<string, Tensor>,
     shapes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.shape ?? []])),
   };
