@@ -4,7 +4,7 @@ import { familyChoice, type KernelChoice, type ProductProblem } from '../kernels
 import { rowTile } from '../kernels/rowTile.ts';
 import { type TileShape, tileColumns, tileFlags } from '../kernels/tile.ts';
 import type { Device } from '../tensor/device.ts';
-import { distinct, tileCandidates, tileName } from './candidates.ts';
+import { distinct, fittedLegally, tileCandidates, tileLimits, tileName } from './candidates.ts';
 import { Budget, type Candidate, Contest, HOPELESS, Laboratory, OutOfTime } from './contest.ts';
 import {
   type ConvolutionClass,
@@ -82,22 +82,16 @@ function tileCandidate(tile: TileShape, direction: Sample['direction'], builtIn:
 /** The chosen tile also without the vectors that few columns leave out: used so, see `fittedLegally`, it is another program. */
 function withFitted(candidate: Candidate<TileShape>, direction: Sample['direction']): Candidate<TileShape> {
   if (candidate.value.vectors === 1) return candidate;
-  const few = ragged(direction, 8, candidate.value.lanes * 4);
-  const fitted = (device: Device): KernelChoice => {
-    const name = direction === 'forward' ? 'row wide small' : 'column wide small';
-    return choiceOf(device, { products: { [name]: candidate.value }, convolutions: {} });
-  };
+  const tile = candidate.value;
+  const few = ragged(direction, 8, tile.lanes * 4);
   return {
     ...candidate,
     all: [...candidate.all, few],
-    choice: (device) => {
-      const whole = candidate.choice(device);
-      const part = fitted(device);
-      return {
-        ...whole,
-        product: (problem) => (problem.columns === few.outChannels ? part : whole).product(problem),
-      };
-    },
+    choice: (device) => ({
+      ...candidate.choice(device),
+      product: (problem) =>
+        problem.columns === few.outChannels ? fittedLegally(tile, problem, tileLimits(device)) : tile,
+    }),
   };
 }
 
