@@ -29,8 +29,8 @@ export interface KernelOptions {
   kernels?: KernelFamily;
   /** False takes the built-in table. */
   tuner?: boolean;
-  /** What a run to go on with was computed by; it is taken where it was measured on the same adapter. */
-  recorded?: KernelRecord;
+  /** What a run to go on with was computed on and by: on the same adapter it stays. */
+  recorded?: { adapter: string; kernels: KernelRecord };
 }
 
 /** The adapters of the built-in table: what was measured there was measured better than seconds can. */
@@ -89,10 +89,13 @@ export async function chooseKernels(
   setKernelFamily(device, kernels);
   if (kernels !== 'auto' || !tuner || process.env[TUNER_VARIABLE] === 'off') return;
   const key = adapterKey(device.gpu.opened);
-  const sameAdapter = recorded?.origin === 'measured' && JSON.stringify(recorded.key) === JSON.stringify(key);
-  if (sameAdapter && choicesAreLegal(device, recorded)) {
-    setTunedKernels(device, recorded);
-    return;
+  if (recorded?.adapter === key.name && recorded.kernels.origin === 'table') return;
+  if (recorded?.kernels.origin === 'measured') {
+    const { kernels: kept } = recorded;
+    if (JSON.stringify(kept.key) === JSON.stringify(key) && choicesAreLegal(device, kept)) {
+      setTunedKernels(device, kept);
+      return;
+    }
   }
   if (hasTable(device)) return;
   const cached = cachedKernels(device, key);

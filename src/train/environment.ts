@@ -38,10 +38,11 @@ export function summarizeData(dataset: Dataset, split: Split): RunEnvironment['d
   };
 }
 
-/** What the last session of a run's folder was computed by, where it noted that. */
-export function recordedKernels(out: string): KernelRecord | undefined {
+/** What the last session of a run's folder was computed on and by, where it noted that. */
+export function recordedKernels(out: string): { adapter: string; kernels: KernelRecord } | undefined {
   const path = join(out, RUN_FILES.environment);
-  return existsSync(path) ? readEnvironment(path).sessions.at(-1)?.kernels : undefined;
+  const last = existsSync(path) ? readEnvironment(path).sessions.at(-1) : undefined;
+  return last?.kernels && { adapter: last.adapter.name, kernels: last.kernels };
 }
 
 /**

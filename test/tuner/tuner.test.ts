@@ -137,9 +137,12 @@ describe('the tuner', () => {
       expect(answer.error).toBe(
         `Forgot the measured kernels of one adapter (${join(folder, 'webgpu-mask-rcnn', 'tuner')}).\n`,
       );
-      await chooseKernels(unknown, say, { recorded: record }, measure);
-      expect(measurements).toBe(1);
+      const adapter = opened.info.name;
+      await chooseKernels(unknown, say, { recorded: { adapter, kernels: record } }, measure);
       expect(kernelRecord(unknown)).toEqual(record);
+      await chooseKernels(unknown, say, { recorded: { adapter, kernels: { origin: 'table' } } }, measure);
+      expect(kernelRecord(unknown)).toEqual({ origin: 'table' });
+      expect(measurements).toBe(1);
       expect(tunedFiles()).toHaveLength(0);
       expect(said).toEqual([]);
     } finally {
@@ -161,7 +164,7 @@ describe('the tuner', () => {
       { direction: 'weightGradient', images: 1, height: 1, width: 300, channels: 33, outChannels: 21, kernel: 1 },
     ];
     const say = (): void => undefined;
-    const recorded = { origin: 'measured' as const, ...tuned };
+    const recorded = { adapter: tuned.key.name, kernels: { origin: 'measured' as const, ...tuned } };
     await chooseKernels(device, say, { recorded });
     expect(kernelRecord(device).origin).toBe('measured');
     for (const sample of samples) {
