@@ -9,6 +9,7 @@ import { convolutionClasses, productClasses } from '../tuner/shapeClasses.ts';
 import {
   adapterKey,
   choicesAreLegal,
+  differingPart,
   type KernelRecord,
   setKernelFamily,
   setTunedKernels,
@@ -92,7 +93,7 @@ export async function chooseKernels(
   if (recorded?.adapter === key.name && recorded.kernels.origin === 'table') return;
   if (recorded?.kernels.origin === 'measured') {
     const { kernels: kept } = recorded;
-    if (JSON.stringify(kept.key) === JSON.stringify(key) && choicesAreLegal(device, kept)) {
+    if (differingPart(kept.key, key) === undefined && choicesAreLegal(device, kept)) {
       setTunedKernels(device, kept);
       return;
     }

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { writeFileAtomic } from '../data/files.ts';
 import { cacheFolder, cacheName } from '../gpu/cacheFolder.ts';
 import type { Device } from '../tensor/device.ts';
-import { type AdapterKey, choicesAreLegal, type TunedKernels, tunedSchema } from './tunedChoice.ts';
+import { type AdapterKey, choicesAreLegal, differingPart, type TunedKernels, tunedSchema } from './tunedChoice.ts';
 
 /** Where measured choices are kept, a file for each adapter. */
 export function tunerFolder(): string {
@@ -30,7 +30,7 @@ export function cachedKernels(device: Device, key: AdapterKey, folder = tunerFol
   const path = tunedFile(key, folder);
   const found = readTuned(path);
   if (found === null || typeof found === 'string') return found;
-  const other = (Object.keys(key) as (keyof AdapterKey)[]).find((part) => found.key[part] !== key[part]);
+  const other = differingPart(found.key, key);
   if (other !== undefined) {
     const what = other === 'kernels' ? 'other versions of the kernels' : `another ${other} (${found.key[other]})`;
     return `${path} was measured with ${what}; the kernels are measured anew.`;
@@ -63,9 +63,9 @@ export function keepTuned(tuned: TunedKernels, { replace = false, folder = tuner
     linkSync(complete, path);
     return tuned;
   } catch (error) {
-    const other = readTuned(path);
-    const same = JSON.stringify((other as TunedKernels | null)?.key) === JSON.stringify(tuned.key);
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && same) return other as TunedKernels;
+    const other = (error as NodeJS.ErrnoException).code === 'EEXIST' ? readTuned(path) : null;
+    const isTuned = other !== null && typeof other !== 'string';
+    if (isTuned && differingPart(other.key, tuned.key) === undefined) return other;
     // What is there is of no use, or the file system knows no second names.
     writeFileAtomic(path, text);
     return tuned;

@@ -48,6 +48,11 @@ const keySchema = z.object({
 });
 export type AdapterKey = z.infer<typeof keySchema>;
 
+/** The first part in which two keys differ; undefined where they are the same. */
+export function differingPart(a: AdapterKey, b: AdapterKey): keyof AdapterKey | undefined {
+  return keySchema.keyof().options.find((part) => a[part] !== b[part]);
+}
+
 const trialSchema = z.object({
   kernel: z.string(),
   builtIn: z.boolean(),
