@@ -157,6 +157,14 @@ describe('the tuner', () => {
     }
   });
 
+  it('measures nothing unasked where the table is', async ({ skip }) => {
+    const { kind, name } = device.gpu.opened.info;
+    if (kind !== 'lavapipe' && kind !== 'swiftshader') skip();
+    const answer = await command('tuner', '--adapter', kind);
+    expect(answer.code).toBe(0);
+    expect(answer.output).toBe(`${name} computes by the built-in table; --force measures beside it.\n`);
+  });
+
   it('leaves a device whose choices compute rightly', async () => {
     const samples: Sample[] = [
       { direction: 'forward', images: 1, height: 9, width: 10, channels: 7, outChannels: 70, kernel: 3 },
