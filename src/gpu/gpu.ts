@@ -50,8 +50,10 @@ export interface GpuCounters extends MemoryCounters {
 export const RANGE_ALIGNMENT = 256;
 
 /** At most the dispatches that a profiler can time between two submits. */
-const DISPATCHES_PER_SUBMIT = 48;
+const DISPATCHES_PER_SUBMIT = 128;
 const UNIFORM_BYTES = 64 * 1024;
+/** Host data that one submit carries along; more is written by itself. */
+const UPLOAD_BYTES = 256 * 1024;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
 
@@ -63,7 +65,8 @@ function pooled(source: Bindable): PooledBuffer | PooledTexture {
  * The device: compiled programs, one open command encoder, uniforms, pooled buffers, readback. It knows no tensors.
  *
  * Dispatches are appended to the open encoder and submitted together; nothing submits on its own. Uniforms of one batch
- * lie in one buffer that is written just before its submit: the queue orders that write after the batch before.
+ * lie in one buffer that is written just before its submit: the queue orders that write after the batch before. So do small
+ * uploads, which the batch copies to their places in its order.
  */
 export class Gpu {
   readonly opened: OpenedDevice;
@@ -92,6 +95,9 @@ export class Gpu {
   #uniformView = new DataView(this.#uniformData);
   #uniformUsed = 0;
   #uniformAlign: number;
+  #uploadBuffer: GPUBuffer;
+  #uploadData = new Uint8Array(UPLOAD_BYTES);
+  #uploadUsed = 0;
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
@@ -116,6 +122,11 @@ export class Gpu {
       size: UNIFORM_BYTES,
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
       label: 'uniforms',
+    });
+    this.#uploadBuffer = this.device.createBuffer({
+      size: UPLOAD_BYTES,
+      usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      label: 'uploads',
     });
     this.pool = new BufferPool(
       this.#ledger,
@@ -404,10 +415,14 @@ export class Gpu {
       if (this.#uniformUsed > 0) {
         this.device.queue.writeBuffer(this.#uniformBuffer, 0, this.#uniformData, 0, this.#uniformUsed);
       }
+      if (this.#uploadUsed > 0) {
+        this.device.queue.writeBuffer(this.#uploadBuffer, 0, this.#uploadData, 0, this.#uploadUsed);
+      }
       this.device.queue.submit([encoder.finish()]);
     });
     this.#pending = 0;
     this.#uniformUsed = 0;
+    this.#uploadUsed = 0;
     this.#counts.submits++;
   }
 
@@ -452,15 +467,28 @@ export class Gpu {
     }
   }
 
-  /** Writes host data. The queue would run this write before commands still being encoded, so those are submitted first. */
+  /**
+   * Writes host data, in order with the dispatches around it. `data` may be changed or dropped at once. Large data goes by the queue, which
+   * would run it before commands still being encoded, so those are submitted first.
+   */
   write(buffer: PooledBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
     this.throwIfFailed();
     if (data.byteLength === 0) return;
-    this.flush();
     this.derived.forget(buffer.contents);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    const whole = bytes.byteLength & ~3;
     const start = buffer.offset + offset;
+    const padded = Math.ceil(bytes.byteLength / 4) * 4;
+    if (this.#encoder && padded <= UPLOAD_BYTES - this.#uploadUsed) {
+      const from = this.#uploadUsed;
+      this.#uploadUsed += padded;
+      this.#uploadData.fill(0, this.#uploadUsed - 4, this.#uploadUsed);
+      this.#uploadData.set(bytes, from);
+      this.#endPass();
+      this.#encoder.copyBufferToBuffer(this.#uploadBuffer, from, buffer.gpuBuffer, start, padded);
+      return;
+    }
+    this.flush();
+    const whole = bytes.byteLength & ~3;
     if (whole > 0) this.device.queue.writeBuffer(buffer.gpuBuffer, start, bytes, 0, whole);
     if (whole < bytes.byteLength) {
       const tail = new Uint8Array(4);
