@@ -24,6 +24,6 @@ export function benchGroups(size: Size, python = defaultPython()): BenchGroup[] 
     ...detectionGroups(size),
     ...layerGroups(),
     ...besideGroups(),
-    ...stepGroups(size, python),
+    ...stepGroups(python),
   ];
 }
