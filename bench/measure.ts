@@ -71,7 +71,7 @@ const MAX_ROUNDS = 50;
 const PEER_ROUNDS = 3;
 const PEER_BUDGET_MS = 130_000;
 /** Engines that take longer than this together are warm from being checked. */
-const LONG_MS = 1000;
+const LONG_MS = 300;
 
 interface Task {
   name: string;
