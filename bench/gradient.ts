@@ -20,6 +20,7 @@ export function gradientOf(name: string, inputs: Inputs, params: Params, wrt: st
     needs,
     upstream,
     saved: saved as Record<string, Tensor>,
+    dtypes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.dtype ?? 'f32'])),
     shapes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.shape ?? []])),
   };
   return () => {

@@ -1,5 +1,5 @@
 import { GpuError } from './gpuError.ts';
-import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
+import { assembleWgsl, type Flags, numbered, type Program, resolveBindings, textureFormat } from './program.ts';
 
 /** A program as the device runs it. */
 export interface Compiled {
@@ -30,9 +30,12 @@ export class ProgramCache {
     return this.#count;
   }
 
-  /** A program's pipeline for these flags; what is wrong with it is reported. */
-  get<F extends Flags>(program: Program<F>, flags: F): Compiled {
-    const key = JSON.stringify(flags);
+  /**
+   * A program's pipeline for these flags; what is wrong with it is reported.
+   * @param halves names of the bindings that are given float16, with a space behind each
+   */
+  get<F extends Flags>(program: Program<F>, flags: F, halves = ''): Compiled {
+    const key = JSON.stringify(flags) + halves;
     let variants = this.#compiled.get(program as unknown as Program);
     if (!variants) {
       variants = new Map();
@@ -40,7 +43,8 @@ export class ProgramCache {
     }
     const known = variants.get(key);
     if (known) return known;
-    const source = assembleWgsl(program, flags);
+    const halfNames = new Set(halves.split(' ').filter(Boolean));
+    const source = assembleWgsl(program, flags, halfNames);
     const label = key === '{}' ? program.name : `${program.name} ${key}`;
     const bindings = resolveBindings(program, flags);
     const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
@@ -55,13 +59,18 @@ export class ProgramCache {
         buffer: { type: 'uniform', hasDynamicOffset: true },
       });
     }
-    bindings.forEach(([, access, type], index) => {
+    bindings.forEach(([name, access, type], index) => {
       const reads = access === 'read';
       entries.push({
         binding: index + 1,
         visibility: GPUShaderStage.COMPUTE,
         ...(type === 'texture'
-          ? { storageTexture: { access: reads ? 'read-only' : 'write-only', format: 'rgba32float' } }
+          ? {
+              storageTexture: {
+                access: reads ? 'read-only' : 'write-only',
+                format: textureFormat(halfNames.has(name)),
+              },
+            }
           : { buffer: { type: reads ? 'read-only-storage' : 'storage' } }),
       });
     });

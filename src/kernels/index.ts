@@ -4,6 +4,7 @@ export * from './activations.ts';
 export * from './arithmetic.ts';
 export * from './batchNorm.ts';
 export * from './boxes.ts';
+export * from './cast.ts';
 export * from './conv2d.ts';
 export * from './convTranspose2d.ts';
 export * from './interpolate.ts';

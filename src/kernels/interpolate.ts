@@ -147,9 +147,10 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
   const backwardProgram = backwardProgramOf(kind);
   return defineOperator<{ x: Tensor }, InterpolateParams>({
     name,
+    halves: ['x'],
     forward({ x }, params) {
       const { flags, values, outShape } = geometry(name, x.shape, params);
-      const y = x.device.empty(outShape);
+      const y = x.device.empty(outShape, x.dtype);
       const count = y.size / flags.width;
       x.device.gpu.dispatch(forwardProgram, {
         flags,
@@ -162,7 +163,7 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
     backward: ({ params, shapes, upstream }) => ({
       x: (into) => {
         const { flags, values } = geometry(name, shapes.x, params);
-        const dx = into ?? upstream.device.empty(shapes.x);
+        const dx = into ?? upstream.device.empty(shapes.x, upstream.dtype);
         const count = dx.size / flags.width;
         upstream.device.gpu.dispatch(backwardProgram, {
           flags,

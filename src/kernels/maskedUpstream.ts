@@ -13,7 +13,7 @@ const program = defineProgram({
 
 /** dy where the output `y` of a fused ReLU is positive, else 0; a new tensor of the current scope. */
 export function maskedUpstream(y: Tensor, dy: Tensor): Tensor {
-  const g = dy.device.empty(dy.shape);
+  const g = dy.device.empty(dy.shape, dy.dtype);
   dy.device.gpu.dispatch(program, {
     buffers: { y, dy, g },
     uniforms: { count: dy.size },

@@ -131,10 +131,11 @@ function geometry(shape: readonly number[], { kernelSize, stride = kernelSize, p
 
 const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
   name: 'max_pool2d',
+  halves: ['x'],
   forward({ x }, params, needs) {
     const { device } = x;
     const { flags, uniforms, outShape } = geometry(x.shape, params);
-    const y = device.empty(outShape);
+    const y = device.empty(outShape, x.dtype);
     const argmax = device.empty(needs.x ? outShape : [1], 'i32');
     const count = y.size / flags.width;
     device.gpu.dispatch(forwardProgram, {
@@ -150,7 +151,7 @@ const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
   backward: ({ params, shapes, saved: { argmax }, upstream }) => ({
     x: (into) => {
       const { flags, uniforms } = geometry(shapes.x, params);
-      const dx = into ?? upstream.device.empty(shapes.x);
+      const dx = into ?? upstream.device.empty(shapes.x, upstream.dtype);
       const count = dx.size / flags.width;
       upstream.device.gpu.dispatch(backwardProgram, {
         flags,

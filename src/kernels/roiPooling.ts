@@ -336,8 +336,8 @@ export function poolLevelGradient(
   const { device } = dy;
   const [images, height, width, channels] = shape;
   const [rois, bins] = dy.shape;
-  if (dy.size === 0) return into ?? device.zeros(shape);
-  const dx = into ?? device.empty(shape);
+  if (dy.size === 0) return into ?? device.zeros(shape, dy.dtype);
+  const dx = into ?? device.empty(shape, dy.dtype);
   if (dx.size === 0) return dx;
   let side = tile;
   const tilesOf = (extent: number): number => Math.ceil(extent / side);

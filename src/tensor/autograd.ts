@@ -57,7 +57,7 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
     current.dispose();
     return gradient;
   }
-  const sum = current.device.detached(() => current.device.zeros(current.shape));
+  const sum = current.device.detached(() => current.device.zeros(current.shape, current.dtype));
   accumulate(sum, current);
   accumulate(sum, gradient);
   current.dispose();
