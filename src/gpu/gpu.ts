@@ -164,6 +164,11 @@ export class Gpu {
     };
   }
 
+  /** `counters().peakByTag` starts again from what is in use now. */
+  forgetPeaks(): void {
+    this.#ledger.forgetPeaks();
+  }
+
   /** Gives a buffer or a texture back to its pool. */
   giveBack(resource: PooledBuffer | PooledTexture): void {
     if ('gpuBuffer' in resource) this.pool.release(resource);

@@ -42,6 +42,8 @@ export interface MemoryCounters {
   created: number;
   /** `inUse` by what the memory is for. */
   byTag: Record<string, number>;
+  /** The most that each tag has had in use since the peaks were last forgotten. */
+  peakByTag: Record<string, number>;
 }
 
 const SMALLEST = 4096;
@@ -74,6 +76,7 @@ function textureClass(bytes: number, rowBytes: number): number {
 export class MemoryLedger {
   #counts = { inUse: 0, held: 0, peakHeld: 0, created: 0 };
   readonly #byTag = new Map<string, number>();
+  readonly #peakByTag = new Map<string, number>();
 
   create(bytes: number): void {
     this.#counts.created++;
@@ -88,13 +91,21 @@ export class MemoryLedger {
   /** Lends (or, with negative bytes, takes back). */
   lend(bytes: number, tag: string): void {
     this.#counts.inUse += bytes;
-    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + bytes);
+    const total = (this.#byTag.get(tag) ?? 0) + bytes;
+    this.#byTag.set(tag, total);
+    if (total > (this.#peakByTag.get(tag) ?? 0)) this.#peakByTag.set(tag, total);
+  }
+
+  /** The peaks by tag start again from what is in use now. */
+  forgetPeaks(): void {
+    this.#peakByTag.clear();
+    for (const [tag, bytes] of this.#byTag) this.#peakByTag.set(tag, bytes);
   }
 
   counters(): MemoryCounters {
-    const byTag: Record<string, number> = {};
-    for (const [tag, bytes] of this.#byTag) if (bytes !== 0) byTag[tag] = bytes;
-    return { ...this.#counts, byTag };
+    const nonZero = (tags: ReadonlyMap<string, number>) =>
+      Object.fromEntries([...tags].filter(([, bytes]) => bytes !== 0));
+    return { ...this.#counts, byTag: nonZero(this.#byTag), peakByTag: nonZero(this.#peakByTag) };
   }
 }
 
