@@ -10,7 +10,7 @@ import { DEFAULT_STEPS, DEFAULT_WARM_UP, type Profile } from '../train/stepProfi
 import { dataFolder } from './dataFolder.ts';
 import { parseNumber, parsePositiveCount } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
-import { adapterOption, withDevice } from './session.ts';
+import { adapterOption, precisionOption, withDevice } from './session.ts';
 
 interface Flags extends GivenTrainOptions {
   mode: 'train' | 'predict';
@@ -33,6 +33,7 @@ export function profileCommand(): Command {
     .option('--warm-up <n>', 'steps before them', parsePositiveCount, DEFAULT_WARM_UP)
     .option('--trace <file>', 'write a trace for chrome://tracing or Perfetto here')
     .option('--json <file>', 'write the tables here')
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .action(async ({ mode, steps, warmUp, trace, json, adapter, ...given }: Flags) => {
       if (trace !== undefined) requireOutputFile(trace, '--trace');

@@ -8,6 +8,7 @@ import {
   parseKernelFamily,
   setKernelChoice,
 } from '../kernels/kernelChoice.ts';
+import { type Precision, precisions, requirePrecision } from '../model/precision.ts';
 import { Device } from '../tensor/device.ts';
 
 /** `--adapter NAME`, as every command that computes takes it. */
@@ -24,21 +25,33 @@ export function kernelsOption(): Option {
     .argParser(parseKernelFamily);
 }
 
+/** `--precision NAME`, for commands that compute the model. */
+export function precisionOption(): Option {
+  return new Option('--precision <name>', 'store maps as f32, or as f16 where the adapter has 16-bit floats')
+    .choices(precisions)
+    .default(undefined, 'f32');
+}
+
 /** Tells a line to the user; results go to stdout, everything else to stderr. */
 export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
+/**
+ * Opens the device, runs `body` on it, and drains and destroys it whatever happens.
+ * @throws UserError before `body` where the device has not the precision
+ */
 export async function withDevice<T>(
   adapter: string,
   body: (device: Device) => Promise<T>,
   kernels: KernelFamily = 'auto',
+  precision: Precision = 'f32',
 ): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
-  say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
   try {
+    requirePrecision(device, precision);
+    say(`Computing on ${opened.info.name}: ${opened.why}`);
     setKernelChoice(device, familyChoice(device, kernels));
     return await body(device);
   } finally {

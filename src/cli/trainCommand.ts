@@ -24,7 +24,7 @@ import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
-import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, kernelsOption, precisionOption, say, withDevice } from './session.ts';
 import { readRunOptions } from './storedRun.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
@@ -106,6 +106,7 @@ export function trainCommand(): Command {
       '--profile',
       'time every kernel of a few steps; tables and a trace for Perfetto go to the folder of the run',
     )
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(kernelsOption())
     .action(async ({ out, config, resume, adapter, kernels, profile, ...given }: Flags) => {
@@ -175,7 +176,7 @@ async function run(
       }
       await train(planned, resume, device, { profile });
     };
-    await withDevice(adapter, body, kernels);
+    await withDevice(adapter, body, kernels, options.precision);
   } finally {
     weights?.close();
   }

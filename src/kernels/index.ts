@@ -7,6 +7,7 @@ export * from './boxes.ts';
 export * from './cast.ts';
 export * from './conv2d.ts';
 export * from './convTranspose2d.ts';
+export * from './gradScaler.ts';
 export * from './interpolate.ts';
 export * from './linear.ts';
 export * from './losses.ts';

@@ -1,5 +1,6 @@
 import type { Sample } from '../data/types.ts';
 import { add } from '../kernels/arithmetic.ts';
+import type { GradScaler } from '../kernels/gradScaler.ts';
 import { sgdStep } from '../kernels/sgd.ts';
 import { cat, reshape } from '../kernels/shape.ts';
 import type { LossName, MaskRCNN } from '../model/maskRcnn.ts';
@@ -11,6 +12,8 @@ export interface StepOptions {
   momentum: number;
   weightDecay: number;
   clipNorm: number | null;
+  /** Of a model that computes in float16. */
+  scaler?: GradScaler;
 }
 
 /** Losses of one batch on the device, not yet read: names, and their values [names]. Dispose `values` after reading. */
@@ -37,7 +40,7 @@ export function trainStep(
   model: MaskRCNN,
   batch: readonly Sample[],
   permutation: Permutation,
-  { lr, momentum, weightDecay, clipNorm }: StepOptions,
+  { lr, momentum, weightDecay, clipNorm, scaler }: StepOptions,
 ): Promise<StepLosses> {
   const { device } = model;
   const { parameters } = model.state;
@@ -49,8 +52,13 @@ export function trainStep(
     );
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
-    device.backward(list.reduce((sum, loss) => add(sum, loss)));
-    device.labelled('sgd', () => sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined }));
+    device.backward(
+      list.reduce((sum, loss) => add(sum, loss)),
+      scaler?.scale,
+    );
+    device.labelled('sgd', () =>
+      sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined, scaler }),
+    );
     return { names, values };
   });
 }
