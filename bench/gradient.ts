@@ -19,6 +19,7 @@ export function gradientOf(name: string, inputs: Inputs, params: Params, wrt: st
     params,
     needs,
     upstream,
+    into: {},
     saved: saved as Record<string, Tensor>,
     dtypes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.dtype ?? 'f32'])),
     shapes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.shape ?? []])),

@@ -18,6 +18,8 @@ export interface PooledBuffer extends Pooled {
   readonly contents: Contents;
   /** First byte of the slice, 0 for a whole buffer. */
   readonly offset: number;
+  /** What was asked for, at most `size`: what a kernel may touch. */
+  bytes: number;
 }
 
 /**
@@ -195,18 +197,25 @@ class Pool<R extends Pooled> {
 /** Buffers by size class. */
 export class BufferPool extends Pool<PooledBuffer> {
   readonly #released: ((contents: Contents) => void) | undefined;
+  readonly #ranges = new WeakMap<PooledBuffer, Map<string, PooledBuffer>>();
 
   /** @param released is told of each buffer that is given back. */
   constructor(ledger: MemoryLedger, create: (size: number) => GPUBuffer, released?: (contents: Contents) => void) {
     super(ledger, {
       create: (size, tag) => {
         const id = nextId++;
-        return { id, gpuBuffer: create(size), contents: { id }, offset: 0, size, tag };
+        return { id, gpuBuffer: create(size), contents: { id }, offset: 0, size, bytes: size, tag };
       },
       destroy: ({ gpuBuffer }) => gpuBuffer.destroy(),
       classOf: sizeClass,
     });
     this.#released = released;
+  }
+
+  override acquire(bytes: number, tag: string): PooledBuffer {
+    const buffer = super.acquire(bytes, tag);
+    buffer.bytes = bytes;
+    return buffer;
   }
 
   override release(buffer: PooledBuffer): void {
@@ -218,7 +227,23 @@ export class BufferPool extends Pool<PooledBuffer> {
   slice(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
     if (offset + bytes > buffer.size)
       throw new Error(`Bytes ${offset}…${offset + bytes} lie outside a buffer of ${buffer.size}.`);
-    return { ...buffer, id: nextId++, offset: buffer.offset + offset, size: bytes };
+    return { ...buffer, id: nextId++, offset: buffer.offset + offset, size: bytes, bytes };
+  }
+
+  /** The same slice at every call, so that bind groups with it are known again. */
+  range(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
+    let known = this.#ranges.get(buffer);
+    if (!known) {
+      known = new Map();
+      this.#ranges.set(buffer, known);
+    }
+    const key = `${offset}+${bytes}`;
+    let slice = known.get(key);
+    if (!slice) {
+      slice = this.slice(buffer, offset, bytes);
+      known.set(key, slice);
+    }
+    return slice;
   }
 }
 

@@ -96,7 +96,7 @@ export class Tensor {
     return this.#disposed;
   }
 
-  /** Bytes of all elements. */
+  /** What its elements take on the device. */
   get bytes(): number {
     return this.size * bytesOf(this.dtype);
   }
