@@ -117,7 +117,7 @@ const LONGEST_NAP = 1;
  * Dawn for Node asks its device again in every turn of the event loop while something is awaited, which takes a whole core
  * from a software adapter that computes on the same cores. A nap in each turn gives it back.
  */
-function napUntil(isDone: () => boolean, since = performance.now()): void {
+export function napUntil(isDone: () => boolean, since = performance.now()): void {
   setImmediate(() => {
     if (isDone()) return;
     Atomics.wait(nap, 0, 0, Math.min((performance.now() - since) * NAP_SHARE, LONGEST_NAP));
