@@ -23,7 +23,10 @@ import { blobDataset, smallestRun } from './tinyRun.ts';
 const device = await testDevice();
 const unfit = device.hasHalves ? '' : ` (skipped: ${device.gpu.opened.info.name} lacks shader-f16)`;
 
-afterAll(removeFolders);
+afterAll(async () => {
+  removeFolders();
+  await device.gpu.trim();
+});
 
 /** Draws that depend on nothing but their number, so that one more proposal does not change all samples after it. */
 function draws(): Permutation {
