@@ -12,8 +12,9 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
+import { detectionWork } from './programList.ts';
 import { scoreTables } from './scoreTables.ts';
-import { adapterOption, precisionOption, say, withDevice } from './session.ts';
+import { adapterOption, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -24,6 +25,7 @@ interface Flags extends ForeignOptions {
   batchSize: number;
   precision?: Precision;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function evaluateCommand(): Command {
@@ -40,18 +42,18 @@ export function evaluateCommand(): Command {
     .option('--curves <file.svg>', 'draw precision over recall here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(precisionOption())
-    .addOption(adapterOption());
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
-  return command.action(async ({ weights, data, json, curves, batchSize, adapter, ...foreign }: Flags) => {
+  return command.action(async ({ weights, data, json, curves, batchSize, adapter, tuner, ...foreign }: Flags) => {
     if (json !== undefined) requireOutputFile(json, '--json');
     if (curves !== undefined) requirePicture(curves);
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
-    const evaluator = await withDevice(
-      adapter,
-      (device) => evaluateImages(evaluation, device),
-      'auto',
-      foreign.precision,
-    );
+    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), {
+      tuner,
+      precision: foreign.precision,
+      work: detectionWork(evaluation.stored.info.config),
+    });
     if (!evaluator) return;
     const { classes } = evaluation.stored.info;
     const scores = evaluator.compute();

@@ -13,7 +13,8 @@ import type { Device } from '../tensor/device.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
-import { adapterOption, interruptible, precisionOption, say, withDevice } from './session.ts';
+import { detectionWork } from './programList.ts';
+import { adapterOption, interruptible, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -29,6 +30,7 @@ interface Flags extends ForeignOptions {
   cocoImages?: string;
   precision?: Precision;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function predictCommand(): Command {
@@ -58,12 +60,17 @@ export function predictCommand(): Command {
     .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
     .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
     .addOption(precisionOption())
-    .addOption(adapterOption());
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
   return command.action(async (flags: Flags) => {
     const prediction = await openPrediction(flags);
     if (isDone(prediction)) await predict(prediction);
-    else await withDevice(flags.adapter, (device) => predict(prediction, device), 'auto', flags.precision);
+    else {
+      const work = detectionWork(prediction.stored.info.config);
+      const { tuner, precision } = flags;
+      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner, precision, work });
+    }
   });
 }
 
