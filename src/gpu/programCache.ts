@@ -136,10 +136,11 @@ export class ProgramCache {
   }
 
   #describe(program: Program, flags: Flags, halves: string): Described {
-    const key = keyOf(flags, halves);
     const halfNames = halvesOf({ halves });
+    const parts = [program.name, ...(Object.keys(flags).length > 0 ? [JSON.stringify(flags)] : [])];
+    if (halfNames.size > 0) parts.push(`f16 ${[...halfNames].join(',')}`);
     const source = assembleWgsl(program, flags, halfNames);
-    const label = key === '{}' ? program.name : `${program.name} ${key}`;
+    const label = parts.join(' ');
     const bindings = resolveBindings(program, flags);
     const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
     const module = this.#device.createShaderModule({ code: source, label });
