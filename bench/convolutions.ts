@@ -291,7 +291,7 @@ export function convolutionWork({
     open(device) {
       const { data, tensors } = allocate(device, shape, channels);
       const { x, weight, upstream } = tensors;
-      const geometry = geometryOf(shape);
+      const geometry = { ...geometryOf(shape), zeroChannels: shape.in - channels };
       const gradientNames = { dx: 'x', dw: 'weight' } as const;
       const wanted = results.filter((result) => result !== 'y');
       const by = wanted.map((result) => gradientNames[result]);

@@ -16,7 +16,14 @@ type Conv2dInputs = {
   scale: Tensor | undefined;
   residual: Tensor | undefined;
 };
-type Conv2dParams = { stride?: number; padding?: number; dilation?: number; groups?: number; relu?: boolean };
+type Conv2dParams = {
+  stride?: number;
+  padding?: number;
+  dilation?: number;
+  groups?: number;
+  relu?: boolean;
+  zeroChannels?: number;
+};
 
 export interface Conv2dOptions {
   /** [Co] */
@@ -30,6 +37,8 @@ export interface Conv2dOptions {
   dilation?: number;
   groups?: number;
   relu?: boolean;
+  /** How many of x's last channels hold only zeros, as an image of three channels in four: what multiplies them may be left out. */
+  zeroChannels?: number;
 }
 
 function geometryOf({ stride = 1, padding = 0, dilation = 1 }: Conv2dParams) {
@@ -77,7 +86,14 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
     if (groups > 1) groupedForward(x, weight, y, { ...geometryOf(params), groups }, epilogue);
     else {
       const [kh, kw, depth, columns] = weight.shape;
-      convForward(x, { tensor: weight, taps: kh * kw, depth, columns }, [kh, kw], y, geometryOf(params), epilogue);
+      convForward(
+        x,
+        { tensor: weight, taps: kh * kw, depth, columns },
+        [kh, kw],
+        y,
+        { ...geometryOf(params), zeroChannels: params.zeroChannels },
+        epilogue,
+      );
     }
     const saved = {
       x: needs.weight ? x : undefined,

@@ -65,7 +65,7 @@ export function convForward(
   weights: Weights,
   kernel: Kernel,
   out: Tensor,
-  geometry: ConvGeometry,
+  geometry: ConvGeometry & { zeroChannels?: number },
   epilogue: Epilogue,
 ): void {
   if (takesWinograd('forward', x, out, kernel, geometry)) {
@@ -73,7 +73,7 @@ export function convForward(
     return;
   }
   const shape = { image: extentOf(x), window: windowOf(out, kernel, geometry), columns: weights.columns };
-  rowProduct(x, weights, out, shape, epilogue);
+  rowProduct(x, weights, out, { ...shape, zeroChannels: geometry.zeroChannels }, epilogue);
 }
 
 /** out [kh, kw, Ci, Co] = the weight gradient for input x [N, H, W, Ci] and upstream g [N, OH, OW, Co]. */

@@ -15,7 +15,7 @@ import {
   XYZW,
 } from './tile.ts';
 
-/** Reduction steps that a lane takes in one turn of its loop, all of one vec4 of A. */
+/** Elements of A that a lane reads in one turn of its loop, one vec4; of them it takes `steps` (see `TileFlags`). */
 const UNROLL = 4;
 /** Reduction steps whose A and B lie in workgroup memory at a time. */
 const BLOCK = 16;
@@ -54,18 +54,18 @@ fn readA(run: Run, k: u32) -> vec4f { return vec4f(readOne(run, k), readOne(run,
 }
 
 /** The loop over a run in which every lane loads what it needs into registers. Each holder is a row of A whose address a lane keeps. */
-function registerLoop({ rows, vectors, vecA }: TileFlags, holders: number, fromHolder: FromHolder): string {
+function registerLoop({ rows, vectors, vecA, steps }: TileFlags, holders: number, fromHolder: FromHolder): string {
   return `
   for (var k = 0u; k < u.run; k += ${UNROLL}u) {
 ${lines(holders, (q) => `    let held${q} = readA(run${q}, k);`)}
-${lines(UNROLL, (k) => {
+${lines(steps, (k) => {
   // A run that is no multiple of the unrolling ends with zeros of A; what they meet in B must be numbers, so it is the last row again.
   const row = vecA ? `k + ${k}u` : `min(k + ${k}u, u.run - 1u)`;
   return range(vectors)
     .map((j) => `    let b${k}_${j} = readB(firstB + ${row}, at${j});`)
     .join('\n');
 })}
-${multiplyAdd(rows, vectors, UNROLL, (row, k) => fromHolder(row, (q) => `held${q}.${XYZW[k]}`))}
+${multiplyAdd(rows, vectors, steps, (row, k) => fromHolder(row, (q) => `held${q}.${XYZW[k]}`))}
   }`;
 }
 
@@ -73,7 +73,7 @@ type FromHolder = (row: number, expression: (holder: number) => string) => strin
 
 /** The same through workgroup memory. Holder q is the row of which this lane loads a vec4, always of the same k within a block. */
 function workgroupLoop(flags: TileFlags, holders: number): string {
-  const { lanes, lanesDown, rows, vectors } = flags;
+  const { lanes, lanesDown, rows, vectors, steps } = flags;
   const width = lanes * vectors;
   const threads = lanes * lanesDown;
   return `
@@ -87,12 +87,12 @@ ${lines((BLOCK * width) / threads, (q) => {
     workgroupBarrier();
     for (var k = 0u; k < ${BLOCK}u; k += 4u) {
 ${lines(rows, (r) => `    let held${r} = blockA[(local.y * ${rows}u + ${r}u) * ${BLOCK / 4}u + k / 4u];`)}
-${lines(4, (k) =>
+${lines(steps, (k) =>
   range(vectors)
     .map((j) => `    let b${k}_${j} = blockB[(k + ${k}u) * ${width}u + ${j * lanes}u + lane];`)
     .join('\n'),
 )}
-${multiplyAdd(rows, vectors, 4, (row, k) => `held${row}.${XYZW[k]}`)}
+${multiplyAdd(rows, vectors, steps, (row, k) => `held${row}.${XYZW[k]}`)}
     }
   }`;
 }

@@ -57,11 +57,16 @@ export type TileFlags = {
   vecA: boolean;
   /** C, the epilogue's tensors and, in a buffer, B are accessed by vec4: the columns are a multiple of 4. */
   vecB: boolean;
+  /** So many elements of each vec4 of A can be other than 0: fewer than 4 where a vec4 is a pixel of fewer channels. */
+  steps: number;
 };
 
-export function tileFlags(shape: TileShape, { vecA, vecB }: Pick<TileFlags, 'vecA' | 'vecB'>): TileFlags {
+export function tileFlags(
+  shape: TileShape,
+  { vecA, vecB, steps = 4 }: Pick<TileFlags, 'vecA' | 'vecB'> & Partial<Pick<TileFlags, 'steps'>>,
+): TileFlags {
   const { lanes, lanesDown, rows, vectors, spread, source } = shape;
-  return { lanes, lanesDown, rows, vectors, spread, source, vecA: vecA || source === 'texture', vecB };
+  return { lanes, lanesDown, rows, vectors, spread, source, vecA: vecA || source === 'texture', vecB, steps };
 }
 
 export const XYZW = 'xyzw';

@@ -66,6 +66,8 @@ export interface RowShape {
   columns: number;
   places?: TapPlaces;
   target?: Target;
+  /** How many of the image's last channels hold only zeros. */
+  zeroChannels?: number;
 }
 
 /** What a column product computes. */
@@ -88,6 +90,8 @@ interface Bound {
   unusedMap: BufferSource;
   vecA: boolean;
   vecB: boolean;
+  /** See `TileFlags`. */
+  steps?: number;
   /** Products that lie one after another in a, b and c; 1 by default. */
   batches?: number;
 }
@@ -213,6 +217,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
   const common = { c: out, unused: b.tensor, unusedMap: a } as const;
   const tile = sourceThatHolds(device, chosen, image, b);
   const pixels = image.images * image.height * image.width;
+  const steps = padded(image.channels) === 4 ? image.channels - (shape.zeroChannels ?? 0) : 4;
   if (tile !== 'naive' && tile.source === 'texture') {
     const channels = padded(image.channels);
     const bound = {
@@ -221,6 +226,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
       b: weightsTexture(b, a.dtype),
       vecA: true,
       vecB: columns % 4 === 0,
+      steps,
     };
     runRows(device, tile, bound, { ...shape, image: { ...image, channels } }, epilogue);
   } else {
@@ -231,6 +237,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
       b: weightsBuffer(b, a.dtype),
       vecA: vectors && image.channels % 4 === 0,
       vecB: vectors && columns % 4 === 0,
+      steps: image.channels === 4 ? steps : 4,
     };
     runRows(device, tile, bound, shape, epilogue);
   }

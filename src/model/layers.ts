@@ -3,7 +3,7 @@ import { conv2d } from '../kernels/conv2d.ts';
 import { linear } from '../kernels/linear.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { constant, type Initializer, torchDefaultBias, torchDefaultWeight } from './initializers.ts';
-import type { Layout } from './layouts.ts';
+import { type Layout, STEM_CHANNELS } from './layouts.ts';
 import { Entry, type StateDict } from './stateDict.ts';
 
 export interface Conv2dOptions {
@@ -84,6 +84,7 @@ export class ConvNorm {
   readonly #config: NormConfig;
   readonly #stride: number;
   readonly #padding: number;
+  readonly #zeroChannels: number;
   #folded: { scale: Tensor; shift: Tensor } | null = null;
 
   constructor(
@@ -96,6 +97,7 @@ export class ConvNorm {
   ) {
     this.#stride = geometry.stride ?? 1;
     this.#padding = geometry.padding ?? 0;
+    this.#zeroChannels = geometry.stem ? STEM_CHANNELS - channels.in : 0;
     this.#config = config;
     this.#weight = state.declare(
       new Entry(`${names.conv}.weight`, [channels.out, channels.in, geometry.kernel, geometry.kernel], {
@@ -147,7 +149,7 @@ export class ConvNorm {
 
   forward(x: Tensor, options: { training: boolean; relu?: boolean; residual?: Tensor }): Tensor {
     const { relu = false, residual } = options;
-    const geometry = { stride: this.#stride, padding: this.#padding };
+    const geometry = { stride: this.#stride, padding: this.#padding, zeroChannels: this.#zeroChannels };
     if (this.#folded) {
       const { scale, shift } = this.#folded;
       return conv2d(x, this.#weight.tensor, { ...geometry, scale, bias: shift, residual, relu });

@@ -102,6 +102,12 @@ describe('conv2d', () => {
     });
   });
 
+  it('leaves out channels of zeros, as an image of three channels in four has them', async () => {
+    const x = host([2, 13, 22, 4], 1);
+    for (let i = 3; i < x.data.length; i += 4) x.data[i] = 0;
+    await check(device, x, host([7, 7, 4, 12], 2), { stride: 2, padding: 3, zeroChannels: 1 });
+  });
+
   it('adds to gradients that are already there, by every path', async () => {
     const [x, weight] = [host([1, 20, 21, 4], 9), host([3, 3, 4, 4], 10)];
     const grouped = host([3, 3, 2, 4], 11);
