@@ -181,7 +181,7 @@ export class Gpu {
     };
   }
 
-  /** `peakInUse` and `peakByTag` of the counters start again from what is in use now. */
+  /** The counters' peaks start again from what is now. */
   forgetPeaks(): void {
     this.#ledger.forgetPeaks();
   }
