@@ -1,4 +1,5 @@
 import type { Device } from '../src/tensor/device.ts';
+import type { Comparison } from './comparison.ts';
 
 /** How much larger than what is expected a case's result may be off, and how much it is. */
 export interface Verdict {
@@ -25,6 +26,16 @@ export interface BenchCase {
   run(): void | Promise<void>;
 }
 
+/** What a group is meant to reach beside another engine, or beside another group. */
+export interface Goal {
+  /** In the words of the summary. */
+  what: string;
+  /** `webgpu`: the fastest WebGPU engine that can do the work; else an engine's name. */
+  against: 'webgpu' | (string & {});
+  /** The least ratio of its time to ours. */
+  atLeast: number;
+}
+
 /** Rungs of one ladder: they share inputs, and are measured in turn. */
 export interface BenchGroup {
   /** Title of the table it is shown in. */
@@ -34,6 +45,7 @@ export interface BenchGroup {
   variants: readonly string[];
   /** How often the work occurs in one pass of the model; layers are averaged by it. */
   uses?: number;
+  goal?: Goal;
   /**
    * Allocates the inputs and gives the cases, one for each variant in order. Called inside a scope that outlives the
    * measuring; `close` frees what no scope owns.
@@ -43,6 +55,8 @@ export interface BenchGroup {
 
 export interface OpenGroup {
   cases: BenchCase[];
+  /** The last variant's work for other engines. */
+  comparison?: Comparison;
   close?(): void;
 }
 

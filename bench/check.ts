@@ -22,7 +22,7 @@ export function noise(count: number, random: Random): Float32Array {
 }
 
 /** Places whose values are computed on the CPU: the corners, where borders show, and others all over. */
-function places(size: number, count: number): number[] {
+export function places(size: number, count: number): number[] {
   const step = Math.max(1, Math.floor(size / count));
   const chosen = new Set<number>([0, size - 1]);
   // An odd shift from one to the next, so that all channels and columns are met.

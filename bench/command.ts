@@ -6,10 +6,13 @@ import { environment } from '../src/gpu/environment.ts';
 import type { KernelFamily } from '../src/kernels/kernelChoice.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { startProgress } from '../src/train/progress.ts';
+import { acceptance } from './acceptance.ts';
 import { type BenchGroup, matches, type Size, sizes } from './cases.ts';
-import { benchGroups } from './groups.ts';
+import { benchGroups, defaultPython } from './groups.ts';
 import { measure } from './measure.ts';
-import { type BenchReport, renderMarkdown, renderTables } from './report.ts';
+import { chooseEngines, closePeers, type Peer, restartPeer, startPeers } from './peerEngines.ts';
+import { type BenchReport, type PeerReport, renderMarkdown, renderTables } from './report.ts';
+import { readResults, writeSection } from './resultsFile.ts';
 
 export interface BenchFlags {
   filter?: string;
@@ -18,6 +21,9 @@ export interface BenchFlags {
   size?: Size;
   rounds: number;
   list?: boolean;
+  /** Names of engines, or true for all. */
+  peers?: string | true;
+  python?: string;
   json?: string;
   markdown?: string;
 }
@@ -26,8 +32,8 @@ export interface BenchFlags {
 const MILLISECONDS = { milliseconds: 1000, longest: 8000 };
 
 /** The groups that `filter` selects. @throws UserError if there are none */
-export function selectGroups(size: Size, filter?: string): BenchGroup[] {
-  const groups = benchGroups(size);
+export function selectGroups(size: Size, filter?: string, python?: string): BenchGroup[] {
+  const groups = benchGroups(size, python);
   const selected = filter === undefined ? groups : groups.filter((group) => matches(group, filter));
   if (selected.length === 0) {
     const tables = [...new Set(groups.map(({ table }) => table))];
@@ -44,7 +50,12 @@ function defaultSize(device: Device): Size {
 /** Measures on an open device, shows the tables and writes the files; sets the exit code. */
 export async function runBench(device: Device, flags: BenchFlags): Promise<BenchReport> {
   const size = flags.size ?? defaultSize(device);
-  const groups = selectGroups(size, flags.filter);
+  const python = flags.python ?? defaultPython();
+  const groups = selectGroups(size, flags.filter, python);
+  if (flags.markdown !== undefined) readResults(flags.markdown);
+  const adapter = device.gpu.opened.info;
+  const peers = flags.peers === undefined ? [] : await startPeers(chooseEngines(flags.peers), python, adapter);
+  for (const { engine, leftOut } of peers) if (leftOut) say(`Without ${engine.name}: ${leftOut}.`);
   const steps = groups.reduce((sum, { variants }) => sum + variants.length + 1, 0);
   const interrupt = interruptible();
   const bar = startProgress('Benchmarks', steps);
@@ -52,27 +63,43 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     rounds: flags.rounds,
     ...MILLISECONDS,
     stopping: interrupt.stopping,
+    peers,
+    restartPeer: (peer) => restartPeer(peer, python, adapter),
     progress: (done, _total, what) => bar.update(done, what),
   }).finally(() => {
     bar.stop();
     interrupt.done();
+    closePeers(peers);
   });
   const { records, peaks, stopped } = measured;
-  const report: BenchReport = { ...environment(device.gpu.opened), size, peaks, cases: records };
-  if (records.length > 0) console.log(renderTables(measured));
+  const report: BenchReport = {
+    ...environment(device.gpu.opened),
+    size,
+    date: new Date().toISOString(),
+    peaks,
+    peers: peers.map(peerReport),
+    cases: records,
+    acceptance: acceptance(records),
+  };
+  if (records.length > 0) console.log(renderTables(measured, report.peers));
   if (stopped) {
     say(`Stopped after ${records.length} cases; nothing was written.`);
     process.exitCode = 130;
     return report;
   }
   if (flags.json !== undefined) writeFileAtomic(flags.json, `${JSON.stringify(report, null, 2)}\n`);
-  if (flags.markdown !== undefined) writeFileAtomic(flags.markdown, renderMarkdown(report));
+  if (flags.markdown !== undefined) writeSection(flags.markdown, renderMarkdown(report));
   const wrong = records.filter(({ check }) => !check.right);
   if (wrong.length > 0) {
     say(`Wrong results, not timed: ${wrong.map(({ name }) => name).join('; ')}.`);
     process.exitCode = 1;
   }
   return report;
+}
+
+function peerReport({ engine, ready, leftOut }: Peer): PeerReport {
+  const { name, computesOn } = engine;
+  return { name, computesOn, adapter: ready?.adapter ?? '', versions: ready?.versions ?? {}, leftOut };
 }
 
 function parseRounds(text: string): number {
@@ -101,10 +128,21 @@ export function benchCommand(): Command {
       parseRounds,
       5,
     )
+    .option(
+      '--peers [names]',
+      'the same work in other engines on the same adapter, in turn: all, or some of tfjs-webgpu, jax-js, onnxruntime-node, onnxruntime-web, tinygrad, torch; those of npm are installed into bench/peers at first use',
+    )
+    .option(
+      '--python <file>',
+      'a Python that has some of torch, torchvision, onnx, tinygrad, dawn-python',
+      defaultPython(),
+    )
     .option('--list', 'list the cases and end')
     .option('--json <file>', 'write all results here')
-    .option('--markdown <file>', 'write the tables here')
+    .option('--markdown <file>', 'write the tables here, as the section of this adapter; those of others stay')
     .action(async (flags: BenchFlags) => {
+      if (flags.peers !== undefined) chooseEngines(flags.peers);
+      if (flags.markdown !== undefined) readResults(flags.markdown);
       if (flags.list) {
         for (const { name, variants } of selectGroups(flags.size ?? 'full', flags.filter)) {
           console.log(`${name}: ${variants.join(', ')}`);

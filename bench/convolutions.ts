@@ -4,22 +4,14 @@ import { conv2dNaive, groupedInputGradient, groupedWeightGradient } from '../src
 import { convOutputSize } from '../src/kernels/convolution.ts';
 import type { Device } from '../src/tensor/device.ts';
 import type { Tensor } from '../src/tensor/tensor.ts';
-import type { BenchGroup, Size } from './cases.ts';
-import { ladderCases, noise } from './check.ts';
-import { gradientOf } from './gradient.ts';
+import { type BenchGroup, caseName, type Goal, type Size } from './cases.ts';
+import { ladderCases, noise, places, relativeError } from './check.ts';
+import type { Comparison, Values } from './comparison.ts';
+import { gradientOf, gradientsOf } from './gradient.ts';
+import type { ConvResult, ConvShape } from './peers/work.ts';
 import { type RungName, rungsOf } from './rungs.ts';
 
-/** A convolution of [images, height, width, in] by [kernel, kernel, in, out]. */
-export interface ConvShape {
-  images: number;
-  height: number;
-  width: number;
-  in: number;
-  out: number;
-  kernel: number;
-  stride: number;
-  padding: number;
-}
+export type { ConvShape } from './peers/work.ts';
 
 interface ConvData {
   x: Float32Array;
@@ -125,7 +117,11 @@ const TOLERANCE = 1e-4;
 
 type Direction = 'forward' | 'input gradient' | 'weight gradient';
 
-function allocate(device: Device, shape: ConvShape): { data: ConvData; tensors: Record<keyof ConvData, Tensor> } {
+function allocate(
+  device: Device,
+  shape: ConvShape,
+  channels = shape.in,
+): { data: ConvData; tensors: Record<keyof ConvData, Tensor> } {
   const random = new Random(5);
   const shapes = {
     x: [shape.images, shape.height, shape.width, shape.in],
@@ -138,6 +134,10 @@ function allocate(device: Device, shape: ConvShape): { data: ConvData; tensors: 
       random,
     );
   const data = { x: make('x'), weight: make('weight'), upstream: make('upstream') };
+  // The padding of the device's layout holds zeros.
+  if (channels < shape.in) {
+    for (let i = 0; i < data.x.length; i++) if (i % shape.in >= channels) data.x[i] = 0;
+  }
   const put = (key: keyof ConvData): Tensor => device.tensor(data[key], shapes[key]);
   return { data, tensors: { x: put('x'), weight: put('weight'), upstream: put('upstream') } };
 }
@@ -186,26 +186,145 @@ function direction(shape: ConvShape, which: Direction): BenchGroup {
   };
 }
 
-/** The forward pass of one layer, as the model runs it; it is compared with values from the CPU alone. */
-export function convolutionLayer(name: string, shape: ConvShape, uses: number): BenchGroup {
-  const group = `layer ${name} ${describeConv(shape)}`;
+/** One element of each result, computed on the CPU in float64. */
+const elementOf: Record<ConvResult, (shape: ConvShape, data: ConvData, index: number) => number> = {
+  y: forwardAt,
+  dx: inputGradientAt,
+  dw: weightGradientAt,
+};
+
+const SAMPLES = 256;
+
+/** How far a result is off at some places, by the largest value expected there. */
+function sampledError(shape: ConvShape, data: ConvData, result: ConvResult, values: ArrayLike<number>): number {
+  const where = places(values.length, SAMPLES);
+  return relativeError(
+    where.map((index) => values[index]),
+    where.map((index) => elementOf[result](shape, data, index)),
+  );
+}
+
+/** Whether an array has the size of a result. */
+function fits(shape: ConvShape, result: ConvResult, length: number): boolean {
+  const [oh, ow] = outputSize(shape);
+  const sizes = {
+    y: shape.images * oh * ow * shape.out,
+    dx: shape.images * shape.height * shape.width * shape.in,
+    dw: shape.kernel ** 2 * shape.in * shape.out,
+  };
+  return length === sizes[result];
+}
+
+/** The first `channels` of every `depth`. */
+function firstChannels(values: Float32Array, depth: number, channels: number): Float32Array {
+  const rows = values.length / depth;
+  const out = new Float32Array(rows * channels);
+  for (let row = 0; row < rows; row++) out.set(values.subarray(row * depth, row * depth + channels), row * channels);
+  return out;
+}
+
+/** The data without the channels that only the device's layout has. */
+function withoutPadding(shape: ConvShape, data: ConvData, channels: number): { shape: ConvShape; data: ConvData } {
+  if (channels === shape.in) return { shape, data };
+  const weight = new Float32Array(shape.kernel ** 2 * channels * shape.out);
+  const [from, to] = [shape.in * shape.out, channels * shape.out];
+  for (let tap = 0; tap < shape.kernel ** 2; tap++) {
+    weight.set(data.weight.subarray(tap * from, tap * from + to), tap * to);
+  }
+  const x = firstChannels(data.x, shape.in, channels);
+  return { shape: { ...shape, in: channels }, data: { ...data, x, weight } };
+}
+
+/** The same work for other engines, checked against the CPU. */
+function convolutionComparison(shape: ConvShape, data: ConvData, results: readonly ConvResult[]): Comparison {
+  const inputs: Record<keyof ConvData, Values> = {
+    x: { shape: [shape.images, shape.height, shape.width, shape.in], data: data.x },
+    weight: { shape: [shape.kernel, shape.kernel, shape.in, shape.out], data: data.weight },
+    upstream: { shape: [shape.images, ...outputSize(shape), shape.out], data: data.upstream },
+  };
   return {
-    table: 'Convolution layers of ResNet-50-FPN Mask R-CNN at 256×352, forward',
-    name: group,
-    variants: ['conv2d'],
+    work: () => ({ op: 'conv2d', shape, results }),
+    inputs,
+    check(found) {
+      const errors = results.map((result) => {
+        const values = found[result]?.data ?? [];
+        return fits(shape, result, values.length)
+          ? sampledError(shape, data, result, values)
+          : Number.POSITIVE_INFINITY;
+      });
+      return { error: Math.max(...errors), tolerance: TOLERANCE };
+    },
+    // It runs models forward alone.
+    ...(results.join() !== 'y' && { without: ['onnxruntime-node', 'onnxruntime-web'] }),
+  };
+}
+
+export interface ConvWork {
+  table: string;
+  name: string;
+  shape: ConvShape;
+  /** What is computed: the output, gradients, or both. */
+  results: readonly ConvResult[];
+  /** Channels of the input that are not padding of the device's layout; all by default. */
+  channels?: number;
+  uses?: number;
+  goal?: Goal;
+}
+
+/** Some results of one convolution by `conv2d`, as the model computes them; other engines may do the same. */
+export function convolutionWork({
+  table,
+  name,
+  shape,
+  results,
+  channels = shape.in,
+  uses,
+  goal,
+}: ConvWork): BenchGroup {
+  const variant = 'conv2d';
+  return {
+    table,
+    name,
+    variants: [variant],
     uses,
+    goal,
     open(device) {
-      const { data, tensors } = allocate(device, shape);
+      const { data, tensors } = allocate(device, shape, channels);
+      const { x, weight, upstream } = tensors;
       const geometry = geometryOf(shape);
+      const gradientNames = { dx: 'x', dw: 'weight' } as const;
+      const wanted = results.filter((result) => result !== 'y');
+      const by = wanted.map((result) => gradientNames[result]);
+      const gradients = gradientsOf('conv2d', { x, weight }, geometry, by, upstream);
+      const compute = (): Map<ConvResult, Tensor> => {
+        // Transformed and packed weights are made anew, as in a step of training.
+        device.gpu.derived.clear();
+        const found = new Map<ConvResult, Tensor>();
+        if (results.includes('y')) found.set('y', conv2d(x, weight, geometry));
+        if (wanted.length > 0) {
+          for (const [i, gradient] of gradients().entries()) found.set(wanted[i], gradient);
+        }
+        return found;
+      };
+      const plain = withoutPadding(shape, data, channels);
       return {
-        cases: ladderCases({
-          group,
-          flops: convFlops(shape),
-          rungs: rungsOf(device, ['conv2d'], () => conv2d(tensors.x, tensors.weight, geometry)),
-          tolerance: TOLERANCE,
-          expected: (index) => forwardAt(shape, data, index),
-          samples: 256,
-        }),
+        cases: [
+          {
+            group: name,
+            variant,
+            name: caseName(name, variant),
+            flops: results.length * convFlops(plain.shape),
+            run: () => void compute(),
+            async check() {
+              let error = 0;
+              for (const [result, tensor] of compute()) {
+                error = Math.max(error, sampledError(shape, data, result, await tensor.floats()));
+              }
+              return { error, tolerance: TOLERANCE };
+            },
+          },
+        ],
+        comparison: convolutionComparison(plain.shape, plain.data, results),
       };
     },
   };

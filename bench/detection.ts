@@ -5,7 +5,8 @@ import { topK } from '../src/kernels/topK.ts';
 import type { Device } from '../src/tensor/device.ts';
 import type { Tensor } from '../src/tensor/tensor.ts';
 import { type BenchCase, type BenchGroup, caseName, type Size } from './cases.ts';
-import { ladderCases, noise } from './check.ts';
+import { ladderCases, noise, places, relativeError } from './check.ts';
+import type { Comparison } from './comparison.ts';
 import { gradientOf } from './gradient.ts';
 import { naiveRoiAlign } from './naive.ts';
 
@@ -61,6 +62,7 @@ function nmsGroup(count: number): BenchGroup {
     table: 'Selection',
     name: group,
     variants: ['read back, on the host', 'nms'],
+    goal: { what: `NMS of ${count} boxes against tfjs`, against: 'tfjs-webgpu', atLeast: 1 },
     open(device) {
       const random = new Random(6);
       const corners = new Float32Array(count * 4);
@@ -76,7 +78,17 @@ function nmsGroup(count: number): BenchGroup {
         return device.tensor(Int32Array.from(kept), [kept.length]);
       };
       const rungs = { [this.variants[0]]: onHost, [this.variants[1]]: () => nms(boxes, scores, threshold).indices };
-      return { cases: indexCases(group, rungs, greedyNms(corners, points, threshold)) };
+      const expected = greedyNms(corners, points, threshold);
+      const comparison: Comparison = {
+        work: () => ({ op: 'nms', count, threshold }),
+        inputs: { boxes: { shape: [count, 4], data: corners }, scores: { shape: [count], data: points } },
+        check({ kept }) {
+          const same = kept?.data.length === expected.length && expected.every((index, i) => kept.data[i] === index);
+          return { error: same ? 0 : Number.POSITIVE_INFINITY, tolerance: 0 };
+        },
+        without: ['onnxruntime-node', 'onnxruntime-web', 'jax-js', 'tinygrad'],
+      };
+      return { cases: indexCases(group, rungs, expected), comparison };
     },
   };
 }
@@ -160,6 +172,73 @@ function roiInputs(device: Device, { rois: count, bins, channels, height, width 
   };
 }
 
+const NO_ROI_ALIGN = ['onnxruntime-node', 'onnxruntime-web', 'jax-js', 'tinygrad'];
+
+/** One element by each engine: torchvision's ROIAlign, and what tfjs has instead. */
+function roiComparison(
+  setting: RoiSetting,
+  { map, places: rois, slopes }: Pick<ReturnType<typeof roiInputs>, 'map' | 'places' | 'slopes'>,
+  result: 'y' | 'dx',
+  expected: (index: number) => number,
+): Comparison {
+  const { rois: count, bins, channels, height, width } = setting;
+  const work = { count, bins, channels, height, width, spatialScale: SCALE, samplingRatio: SAMPLES };
+  return {
+    work: () => ({ op: 'roiAlign', setting: work, results: [result] }),
+    inputs: {
+      x: { shape: [1, height, width, channels], data: map },
+      rois: { shape: [count, 5], data: rois },
+      upstream: { shape: [count, bins, bins, channels], data: slopes },
+    },
+    check(found, engine) {
+      const values = found[result]?.data ?? [];
+      const size = result === 'y' ? slopes.length : map.length;
+      if (values.length !== size) return { error: Number.POSITIVE_INFINITY, tolerance: 0 };
+      const at = engine === 'tfjs-webgpu' ? (index: number) => cropAndResizeAt(setting, map, rois, index) : expected;
+      const where = places(size, 1024);
+      return {
+        error: relativeError(
+          where.map((index) => values[index]),
+          where.map(at),
+        ),
+        // As for this program's own: places of samples are float32.
+        tolerance: 1e-3,
+      };
+    },
+    near: { 'tfjs-webgpu': 'cropAndResize: one sample a bin, no gradient' },
+    without: result === 'y' ? NO_ROI_ALIGN : [...NO_ROI_ALIGN, 'tfjs-webgpu'],
+  };
+}
+
+/** TensorFlow's crop_and_resize: bins × bins bilinear samples from corner to corner; 0 outside the map. */
+function cropAndResizeAt(
+  { bins, channels, height, width }: RoiSetting,
+  map: Float32Array,
+  rois: Float32Array,
+  index: number,
+): number {
+  const c = index % channels;
+  const bin = Math.floor(index / channels);
+  const [x1, y1, x2, y2] = rois.subarray(Math.floor(bin / bins / bins) * 5 + 1).map((corner) => corner * SCALE);
+  const y = y1 + (Math.floor(bin / bins) % bins) * ((y2 - y1) / (bins - 1));
+  const x = x1 + (bin % bins) * ((x2 - x1) / (bins - 1));
+  if (y < 0 || x < 0 || y > height - 1 || x > width - 1) return 0;
+  const [row, column] = [Math.floor(y), Math.floor(x)];
+  let sum = 0;
+  for (const [r, wy] of [
+    [row, 1 - (y - row)],
+    [Math.ceil(y), y - row],
+  ]) {
+    for (const [q, wx] of [
+      [column, 1 - (x - column)],
+      [Math.ceil(x), x - column],
+    ]) {
+      sum += wy * wx * map[(r * width + q) * channels + c];
+    }
+  }
+  return sum;
+}
+
 function roiGroups(setting: RoiSetting): BenchGroup[] {
   const { rois: count, bins, channels, height, width } = setting;
   const shape = `${count} RoIs ${bins}×${bins}, ${channels} channels`;
@@ -173,8 +252,21 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
       table: 'ROIAlign',
       name: forward,
       variants: ['naive', 'roiAlign'],
+      goal: { what: `ROIAlign of ${shape} against torchvision on the CPU`, against: 'torch', atLeast: 1 },
       open(device) {
-        const { map, places, x, rois } = roiInputs(device, setting);
+        const inputs = roiInputs(device, setting);
+        const { map, places: boxes, x, rois } = inputs;
+        const expected = (index: number): number => {
+          const c = index % channels;
+          const bin = Math.floor(index / channels);
+          const roi = Math.floor(bin / bins / bins);
+          const box = boxes.subarray(roi * 5 + 1, roi * 5 + 5);
+          let sum = 0;
+          for (const [row, column, share] of binCells(box, setting, Math.floor(bin / bins) % bins, bin % bins)) {
+            sum += share * map[(row * width + column) * channels + c];
+          }
+          return sum;
+        };
         return {
           cases: ladderCases({
             group: forward,
@@ -185,18 +277,9 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
             },
             // Places of samples are float32 on the device: on a map of 100 cells they are off by 1e-5 of a cell.
             tolerance: 1e-4,
-            expected(index) {
-              const c = index % channels;
-              const bin = Math.floor(index / channels);
-              const roi = Math.floor(bin / bins / bins);
-              const box = places.subarray(roi * 5 + 1, roi * 5 + 5);
-              let sum = 0;
-              for (const [row, column, share] of binCells(box, setting, Math.floor(bin / bins) % bins, bin % bins)) {
-                sum += share * map[(row * width + column) * channels + c];
-              }
-              return sum;
-            },
+            expected,
           }),
+          comparison: roiComparison(setting, inputs, 'y', expected),
         };
       },
     },
@@ -205,14 +288,15 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
       name: backward,
       variants: ['gather'],
       open(device) {
-        const { places, slopes, x, rois, upstream } = roiInputs(device, setting);
+        const inputs = roiInputs(device, setting);
+        const { places: boxes, slopes, x, rois, upstream } = inputs;
         let whole: Float64Array | null = null;
         // All of it at once: an element costs as much as all, since each RoI may touch it.
         const scattered = (): Float64Array => {
           const gradient = new Float64Array(x.size);
           for (let bin = 0; bin < count * bins * bins; bin++) {
             const roi = Math.floor(bin / bins / bins);
-            const box = places.subarray(roi * 5 + 1, roi * 5 + 5);
+            const box = boxes.subarray(roi * 5 + 1, roi * 5 + 5);
             for (const [row, column, share] of binCells(box, setting, Math.floor(bin / bins) % bins, bin % bins)) {
               const cell = (row * width + column) * channels;
               for (let c = 0; c < channels; c++) gradient[cell + c] += share * slopes[bin * channels + c];
@@ -220,18 +304,20 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
           }
           return gradient;
         };
+        const expected = (index: number): number => {
+          whole ??= scattered();
+          return whole[index];
+        };
         return {
           cases: ladderCases({
             group: backward,
             bytes,
             rungs: { gather: gradientOf('roi_align', { x, rois }, options, 'x', upstream) },
             tolerance: 1e-4,
-            expected(index) {
-              whole ??= scattered();
-              return whole[index];
-            },
+            expected,
             samples: 4096,
           }),
+          comparison: roiComparison(setting, inputs, 'dx', expected),
         };
       },
     },
@@ -244,6 +330,6 @@ export function detectionGroups(size: Size): BenchGroup[] {
     nmsGroup(2000),
     // The anchors of the finest level: 3 at each of 200×272 or 64×88 places.
     full ? topKGroup(163_200, 2000) : topKGroup(16_896, 1000),
-    ...roiGroups({ rois: full ? 256 : 32, bins: 14, channels: 256, height: 64, width: 88 }),
+    ...roiGroups({ rois: 256, bins: 14, channels: 256, height: 64, width: 88 }),
   ];
 }

@@ -1,3 +1,4 @@
+import { besideGroups } from './beside.ts';
 import type { BenchGroup, Size } from './cases.ts';
 import { convolutionGroups } from './convolutions.ts';
 import { detectionGroups } from './detection.ts';
@@ -5,13 +6,24 @@ import { layerGroups } from './layers.ts';
 import { operatorGroups } from './operators.ts';
 import { stepGroups } from './steps.ts';
 
-/** Everything that can be measured, in the order of the report: ladders, layers of the model, whole steps. */
-export function benchGroups(size: Size): BenchGroup[] {
+/** `TORCH_PYTHON`, else `python3`. */
+export function defaultPython(): string {
+  return process.env.TORCH_PYTHON || 'python3';
+}
+
+/**
+ * Everything that can be measured, in the order of the report: ladders, layers of the model, what other engines are
+ * measured on, whole steps.
+ *
+ * @param python exports torchvision's model for other engines
+ */
+export function benchGroups(size: Size, python = defaultPython()): BenchGroup[] {
   return [
     ...convolutionGroups(size),
     ...operatorGroups(size),
     ...detectionGroups(size),
-    ...layerGroups(size),
-    ...stepGroups(size),
+    ...layerGroups(),
+    ...besideGroups(),
+    ...stepGroups(size, python),
   ];
 }

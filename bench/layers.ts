@@ -1,5 +1,5 @@
-import type { BenchGroup, Size } from './cases.ts';
-import { type ConvShape, convolutionLayer, outputSize } from './convolutions.ts';
+import type { BenchGroup } from './cases.ts';
+import { type ConvShape, convolutionWork, describeConv, outputSize } from './convolutions.ts';
 
 /** One convolution of the model under torchvision's name, and how many others of the same shape there are with it. */
 export interface Layer {
@@ -72,6 +72,27 @@ export function resnet50Layers(rois: number): Layer[] {
   return [...layers.values()];
 }
 
-export function layerGroups(size: Size): BenchGroup[] {
-  return resnet50Layers(size === 'full' ? 64 : 8).map(({ name, shape, uses }) => convolutionLayer(name, shape, uses));
+const TABLE = 'Convolution layers of ResNet-50-FPN Mask R-CNN at 256×352';
+/** Of the image; the device's layout has a fourth. */
+export const IMAGE_CHANNELS = 3;
+/** RoIs that the mask head sees. */
+const ROIS = 64;
+
+/** Each distinct layer, forward and backward (both gradients; of the stem, which sees the image, that of the weight). */
+export function layerGroups(): BenchGroup[] {
+  const layers = resnet50Layers(ROIS).map(({ name, shape, uses }) => {
+    const stem = name.endsWith('.conv1') && shape.kernel === 7;
+    return { name: `layer ${name} ${describeConv(shape)}`, shape, uses, channels: stem ? IMAGE_CHANNELS : shape.in };
+  });
+  return [
+    ...layers.map((layer) => convolutionWork({ ...layer, table: `${TABLE}, forward`, results: ['y'] })),
+    ...layers.map((layer) =>
+      convolutionWork({
+        ...layer,
+        table: `${TABLE}, backward`,
+        name: `${layer.name}, backward`,
+        results: layer.channels === layer.shape.in ? ['dx', 'dw'] : ['dw'],
+      }),
+    ),
+  ];
 }

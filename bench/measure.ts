@@ -1,7 +1,9 @@
 import { Bench } from 'tinybench';
 import type { Device } from '../src/tensor/device.ts';
 import { calibrate, type Yardstick } from '../src/verify/calibration.ts';
-import type { BenchCase, BenchGroup, Verdict } from './cases.ts';
+import type { BenchCase, BenchGroup, Goal, OpenGroup, Verdict } from './cases.ts';
+import { type Contender, median, medianRatio, type PeerOutcome, prepareContenders } from './comparison.ts';
+import type { Peer } from './peerEngines.ts';
 
 /** What was found out about one case. A case whose result is wrong is not timed. */
 export interface CaseRecord {
@@ -22,8 +24,15 @@ export interface CaseRecord {
   speedup: number | null;
   /** Of the multiply-add peak (cases with `flops`) or else of the copy peak (with `bytes`): median over rounds. */
   percentOfPeak: number | null;
-  /** Medians of other engines on the same work, in milliseconds by name. */
+  /** Medians of other engines on the same work, in milliseconds by name, measured in the same rounds. */
   peers?: Record<string, number>;
+  /** Their times by ours, by name: medians over rounds of the ratio within a round; above 1 where ours is faster. */
+  ratios?: Record<string, number>;
+  /** That of the fastest WebGPU engine that does the same work; null where there is none. */
+  ratio?: number | null;
+  /** How each of them did, those without a time too. */
+  outcomes?: PeerOutcome[];
+  goal?: Goal;
 }
 
 /** Peaks of the adapter: medians over all rounds of all groups; null if nothing needed them. */
@@ -38,6 +47,9 @@ export interface MeasureOptions {
   milliseconds: number;
   /** Naive rungs of large shapes take seconds each on a software adapter. */
   longest: number;
+  /** Other engines, measured in turn with the cases that have work for them; those rounds are at least {@link PEER_ROUNDS}. */
+  peers?: readonly Peer[];
+  restartPeer?(peer: Peer): Promise<void>;
   /** True once the user wants to stop: what has been measured so far is returned. */
   stopping?(): boolean;
   /** Called before each case's check and each group's rounds. */
@@ -51,29 +63,39 @@ export interface Measured {
 }
 
 const MAX_ROUNDS = 50;
+/** Rounds in which other engines take part: at least, however slow they are. */
+const PEER_ROUNDS = 3;
+/** Engines that take longer than this together are warm from being checked. */
+const LONG_MS = 1000;
 
-/** The middle value; the mean of the two middle ones of an even number. NaN of nothing. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+interface Task {
+  name: string;
+  /** Does the work once; a number is the milliseconds that it took, by a clock of its own. */
+  run(): Promise<number | undefined>;
 }
 
 /**
  * Times of each task in each round, in milliseconds: [task][round]. A round runs every task once, so that a change of the
- * host's speed meets all of them. The first round warms up and is not counted.
+ * host's speed meets all of them. The first round warms up and is not counted, unless all are `warm`.
  */
 async function timeInRounds(
-  tasks: readonly { name: string; run: () => Promise<void> }[],
+  tasks: readonly Task[],
   { rounds, milliseconds, longest, stopping }: MeasureOptions,
+  warm: boolean,
 ): Promise<number[][]> {
   // One iteration is one round; the warm-up round, which is the first, is dropped here and not by tinybench, which would
   // warm each task up just before it.
   const bench = new Bench({ time: 0, iterations: 1, warmup: false, throws: true, retainSamples: true });
-  for (const { name, run } of tasks) bench.add(name, run, { async: true });
+  for (const { name, run } of tasks) {
+    const timed = async () => {
+      const overriddenDuration = await run();
+      return overriddenDuration === undefined ? undefined : { overriddenDuration };
+    };
+    bench.add(name, timed, { async: true });
+  }
   const times: number[][] = tasks.map(() => []);
   let started = performance.now();
-  for (let round = 0; round <= MAX_ROUNDS && !stopping?.(); round++) {
+  for (let round = warm ? 1 : 0; round <= MAX_ROUNDS && !stopping?.(); round++) {
     // A task that has completed runs again only after a reset.
     bench.reset();
     await bench.run();
@@ -95,6 +117,8 @@ async function timeInRounds(
 interface Timing {
   /** By case name, for the cases that are right. */
   cases: Map<string, number[]>;
+  /** By engine. */
+  peers: Map<string, number[]>;
   /** Operations or bytes per second, in units of 10⁹, round by round. */
   peaks: Record<'flops' | 'bytes', number[]>;
 }
@@ -102,24 +126,39 @@ interface Timing {
 async function timeGroup(
   device: Device,
   cases: readonly BenchCase[],
+  contenders: readonly Contender[],
   yardsticks: Record<'flops' | 'bytes', Yardstick>,
-  options: MeasureOptions,
+  given: MeasureOptions,
 ): Promise<Timing> {
   const whole = (run: () => void | Promise<void>) => async () => {
     await device.scope(async () => run());
     await device.gpu.sync();
+    return undefined;
   };
+  const options = { ...given };
+  if (contenders.length > 0) {
+    options.rounds = PEER_ROUNDS;
+    options.longest = Number.POSITIVE_INFINITY;
+  }
+  const warm = contenders.reduce((sum, { firstMs }) => sum + firstMs, 0) > LONG_MS;
+  if (warm) for (const one of cases) await whole(() => one.run())();
   const kinds = (['flops', 'bytes'] as const).filter((kind) => cases.some((one) => peakOf(one) === kind));
   const tasks = [
     ...kinds.map((kind) => ({ name: yardsticks[kind].name, run: whole(yardsticks[kind].run) })),
     ...cases.map((one) => ({ name: one.name, run: whole(() => one.run()) })),
+    ...contenders.map(({ outcome, run }) => ({ name: outcome.engine, run })),
   ];
-  const times = await timeInRounds(tasks, options);
+  const times = await timeInRounds(tasks, options, warm);
   const peaks: Timing['peaks'] = { flops: [], bytes: [] };
   kinds.forEach((kind, i) => {
     peaks[kind] = times[i].map((ms) => yardsticks[kind].amount / ms / 1e6);
   });
-  return { cases: new Map(cases.map(({ name }, i) => [name, times[kinds.length + i]])), peaks };
+  const behind = kinds.length + cases.length;
+  return {
+    cases: new Map(cases.map(({ name }, i) => [name, times[kinds.length + i]])),
+    peers: new Map(contenders.map(({ outcome }, i) => [outcome.engine, times[behind + i]])),
+    peaks,
+  };
 }
 
 /** What a case is compared with; arithmetic where both are known. */
@@ -128,12 +167,27 @@ function peakOf({ flops, bytes }: Pick<BenchCase, 'flops' | 'bytes'>): 'flops' |
   return bytes === undefined ? null : 'bytes';
 }
 
+/** What a record tells of other engines: `ours` are the times of the rounds that theirs belong to. */
+export function comparisonOf(
+  ours: readonly number[],
+  theirs: ReadonlyMap<string, readonly number[]>,
+  outcomes: readonly PeerOutcome[],
+): Pick<CaseRecord, 'peers' | 'ratios' | 'ratio' | 'outcomes'> {
+  const timed = [...theirs].filter(([, times]) => ours.length > 0 && times.length === ours.length);
+  const peers = Object.fromEntries(timed.map(([engine, times]) => [engine, median(times)]));
+  const same = outcomes.filter(({ engine, computesOn, near }) => engine in peers && computesOn === 'webgpu' && !near);
+  const fastest = same.map(({ engine }) => engine).sort((a, b) => peers[a] - peers[b])[0];
+  const ratios = Object.fromEntries(timed.map(([engine, times]) => [engine, medianRatio(ours, times)]));
+  return { peers, ratios, ratio: fastest === undefined ? null : ratios[fastest], outcomes: [...outcomes] };
+}
+
 function recordOf(
   { name, group, variant, flops, bytes }: BenchCase,
-  { table, uses }: BenchGroup,
+  { table, uses, goal, variants }: BenchGroup,
   verdict: Verdict,
   first: readonly number[] | undefined,
   timing: Timing,
+  outcomes: readonly PeerOutcome[],
 ): CaseRecord {
   const times = timing.cases.get(name) ?? [];
   const timed = times.length > 0;
@@ -160,12 +214,29 @@ function recordOf(
       timed && kind
         ? median(times.map((time, round) => (100 * amount) / time / 1e6 / timing.peaks[kind][round]))
         : null,
+    // Others do what the group's last variant does.
+    ...(variant === variants.at(-1) && { goal }),
+    ...(variant === variants.at(-1) && outcomes.length > 0 && comparisonOf(times, timing.peers, outcomes)),
   };
 }
 
 /** NaN is never right. */
 function isRight({ error, tolerance }: Verdict): boolean {
   return error <= tolerance;
+}
+
+async function prepareOthers(
+  { name }: BenchGroup,
+  comparison: OpenGroup['comparison'],
+  { peers = [], stopping, restartPeer }: MeasureOptions,
+  progress: (what: string) => void,
+): ReturnType<typeof prepareContenders> {
+  if (!comparison) return { contenders: [], outcomes: [] };
+  return prepareContenders(comparison, peers, {
+    stopping,
+    restart: restartPeer,
+    progress: (engine) => progress(`${engine}: checking ${name}`),
+  });
 }
 
 /** Checks every case of the groups, then times those that are right, group by group. */
@@ -184,7 +255,8 @@ export async function measure(
     for (const group of groups) {
       if (stopping()) return;
       await device.scope(async () => {
-        const { cases, close } = await group.open(device);
+        const { cases, close, comparison } = await group.open(device);
+        let contenders: readonly Contender[] = [];
         try {
           const verdicts = new Map<string, Verdict>();
           for (const one of cases) {
@@ -192,18 +264,22 @@ export async function measure(
             progress?.(done++, total, `checking ${one.name}`);
             verdicts.set(one.name, await device.scope(() => one.check()));
           }
-          progress?.(done++, total, `timing ${group.name}`);
           const right = cases.filter(({ name }) => isRight(verdicts.get(name) as Verdict));
-          const timing = await timeGroup(device, right, yardsticks, options);
+          const others = await prepareOthers(group, comparison, options, (what) => progress?.(done, total, what));
+          contenders = others.contenders;
+          progress?.(done++, total, `timing ${group.name}`);
+          const timing = await timeGroup(device, right, contenders, yardsticks, options);
           // A group that was interrupted has too few rounds to be told.
           if (stopping()) return;
           seen.flops.push(...timing.peaks.flops);
           seen.bytes.push(...timing.peaks.bytes);
           const first = timing.cases.get(cases[0].name);
           for (const one of cases) {
-            records.push(recordOf(one, group, verdicts.get(one.name) as Verdict, first, timing));
+            records.push(recordOf(one, group, verdicts.get(one.name) as Verdict, first, timing, others.outcomes));
           }
         } finally {
+          // Where a process has ended, the next work finds out and starts it again.
+          for (const { release } of contenders) await release().catch(() => undefined);
           close?.();
         }
       });

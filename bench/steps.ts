@@ -5,11 +5,13 @@ import { syntheticCellTypes } from '../src/data/syntheticShapes.ts';
 import { makeTarget } from '../src/data/target.ts';
 import type { Detections, Sample } from '../src/data/types.ts';
 import { MaskRCNN } from '../src/model/maskRcnn.ts';
-import { presetConfig } from '../src/model/presets.ts';
+import { type PresetName, presetConfig } from '../src/model/presets.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { trainStep, validationLosses } from '../src/train/step.ts';
 import { type BenchGroup, caseName, type Size, type Verdict } from './cases.ts';
 import { relativeError } from './check.ts';
+import type { Comparison, Values } from './comparison.ts';
+import { exportedModel, formulaSource } from './exportedModel.ts';
 
 /** Cells of the synthetic data set as training would load them. */
 export function syntheticBatch(images: number, size: { width: number; height: number }): Sample[] {
@@ -37,23 +39,50 @@ export function syntheticBatch(images: number, size: { width: number; height: nu
   });
 }
 
-async function tinyModel(device: Device, inputSize: { width: number; height: number }) {
-  const model = new MaskRCNN(presetConfig('tiny', { numClasses: syntheticCellTypes.length + 1, inputSize }));
-  await model.allocate(device, new Random(9));
+interface Setting {
+  preset: Extract<PresetName, 'tiny' | 'resnet50'>;
+  images: number;
+  size: { width: number; height: number };
+}
+
+/** torchvision's default, so that its exported model does the same work. */
+const DETECTIONS = 100;
+
+function describe({ preset, images, size }: Setting): string {
+  return `${preset}, ${images} ${images === 1 ? 'image' : 'images'} ${size.width}×${size.height}`;
+}
+
+/** `tiny` as training begins; `resnet50` with weights by formula, on images of their own size. */
+async function modelOf(device: Device, { preset, size }: Setting): Promise<MaskRCNN> {
+  const classes = { numClasses: syntheticCellTypes.length + 1, inputSize: size };
+  if (preset === 'tiny') {
+    const model = new MaskRCNN(presetConfig(preset, classes));
+    await model.allocate(device, new Random(9));
+    return model;
+  }
+  const { width, height } = size;
+  const overrides = {
+    minSize: Math.min(width, height),
+    maxSize: Math.max(width, height),
+    boxDetectionsPerImg: DETECTIONS,
+  };
+  const model = new MaskRCNN(presetConfig(preset, { ...classes, overrides }));
+  await model.allocate(device, new Random(9), formulaSource(model));
   return model;
 }
 
 const wrong: Verdict = { error: Number.POSITIVE_INFINITY, tolerance: 0 };
 
-function trainingGroup(images: number, size: { width: number; height: number }): BenchGroup {
-  const group = `training step of tiny, ${images} images ${size.width}×${size.height}`;
+function trainingGroup(setting: Setting): BenchGroup {
+  const { images, size } = setting;
+  const group = `training step of ${describe(setting)}`;
   const variant = 'tape';
   return {
     table: 'Whole steps',
     name: group,
     variants: [variant],
     async open(device) {
-      const model = await tinyModel(device, size);
+      const model = await modelOf(device, setting);
       const batch = syntheticBatch(images, size);
       const random = new Random(10);
       // So small a rate that the model, and with it the work of a step, stays what it is.
@@ -99,16 +128,57 @@ function plausible(
   return inside && ordered && classes && shades;
 }
 
-function inferenceGroup(images: number, size: { width: number; height: number }): BenchGroup {
-  const group = `inference of tiny, ${images} images ${size.width}×${size.height}`;
+/** Share of an engine's detections that this program has no like of: same class, score within 1e-3, corners within a pixel. */
+function unmatched(ours: Detections, theirs: Readonly<Record<string, Values>>): number {
+  const [boxes, labels, scores] = [theirs.boxes?.data ?? [], theirs.labels?.data ?? [], theirs.scores?.data ?? []];
+  if (scores.length === 0 || scores.length !== ours.scores.length) return Number.POSITIVE_INFINITY;
+  const free = new Set(ours.scores.keys());
+  for (let i = 0; i < scores.length; i++) {
+    for (const k of free) {
+      const corners = [0, 1, 2, 3].every((c) => Math.abs(ours.boxes[k * 4 + c] - boxes[i * 4 + c]) < 1);
+      if (corners && ours.labels[k] === labels[i] && Math.abs(ours.scores[k] - scores[i]) < 1e-3) {
+        free.delete(k);
+        break;
+      }
+    }
+  }
+  return free.size / scores.length;
+}
+
+/** torchvision's exported model on the same image with the same weights. */
+function modelComparison(python: string, model: MaskRCNN, image: Sample['image'], ours: () => Detections): Comparison {
+  const { width, height, data } = image;
+  const planes = Float32Array.from(data, (_, i) => data[(i % (width * height)) * 3 + Math.floor(i / (width * height))]);
+  const what = { height, width, classes: model.config.numClasses, detections: DETECTIONS };
+  return {
+    work: async () => ({ op: 'onnx', file: await exportedModel(python, model, what), height, width }),
+    inputs: { x: { shape: [3, height, width], data: planes } },
+    // Suppression decides a tie of rounding one way or the other, and what it lets pass takes another's place.
+    check: (found) => ({ error: unmatched(ours(), found), tolerance: 0.1 }),
+    without: ['onnxruntime-web', 'tfjs-webgpu', 'jax-js', 'tinygrad', 'torch'],
+  };
+}
+
+function inferenceGroup(setting: Setting, python: string): BenchGroup {
+  const { images, size, preset } = setting;
+  const group = `inference of ${describe(setting)}`;
   const variant = 'predict';
+  const compared = preset === 'resnet50' && images === 1;
   return {
     table: 'Whole steps',
     name: group,
     variants: [variant],
+    ...(compared && {
+      goal: {
+        what: `${group} against torchvision's exported model in onnxruntime`,
+        against: 'onnxruntime-node',
+        atLeast: 3,
+      },
+    }),
     async open(device) {
-      const model = await tinyModel(device, size);
+      const model = await modelOf(device, setting);
       const batch = syntheticBatch(images, size).map(({ image }) => image);
+      let found: Detections[] = [];
       return {
         cases: [
           {
@@ -119,6 +189,7 @@ function inferenceGroup(images: number, size: { width: number; height: number })
             /** Detections lie in the image, best first, and a second run has the same to the last bit. */
             async check() {
               const [first, second] = [await model.predict(batch), await model.predict(batch)];
+              found = first;
               if (!first.every((detections) => plausible(detections, size))) return wrong;
               const numbers = (all: Detections[]): number[] =>
                 all.flatMap(({ boxes, scores }) => [...scores, ...boxes]);
@@ -126,13 +197,17 @@ function inferenceGroup(images: number, size: { width: number; height: number })
             },
           },
         ],
+        comparison: compared ? modelComparison(python, model, batch[0], () => found[0]) : undefined,
         close: () => model.dispose(),
       };
     },
   };
 }
 
-export function stepGroups(size: Size): BenchGroup[] {
-  const pixels = size === 'full' ? { width: 352, height: 260 } : { width: 176, height: 130 };
-  return [trainingGroup(2, pixels), inferenceGroup(2, pixels)];
+/** @param python where torchvision's model may be exported */
+export function stepGroups(size: Size, python: string): BenchGroup[] {
+  const real = { width: 352, height: 256 };
+  const tiny = { preset: 'tiny', images: 2, size: size === 'full' ? real : { width: 176, height: 128 } } as const;
+  const resnet50 = { preset: 'resnet50', images: 1, size: real } as const;
+  return [trainingGroup(tiny), inferenceGroup(tiny, python), trainingGroup(resnet50), inferenceGroup(resnet50, python)];
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { requireOutputFolder, writeFileAtomic } from '../data/files.ts';
 import type { EvaluationResult } from '../eval/evaluator.ts';
+import { chromeTrace } from '../gpu/profiler.ts';
 import type { KernelFamily } from '../kernels/kernelChoice.ts';
 import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
@@ -16,10 +17,12 @@ import {
   type TrainOptions,
 } from '../train/options.ts';
 import { allocateRun, planRun, RUN_FILES, type Run } from '../train/run.ts';
+import type { Profile } from '../train/stepProfile.ts';
 import { Trainer } from '../train/trainer.ts';
 import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
+import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
 import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
 import { readRunOptions } from './storedRun.ts';
@@ -32,6 +35,7 @@ interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   resume?: string;
   adapter: string;
   kernels: KernelFamily;
+  profile?: boolean;
 }
 
 function parseStepLr(text: string): TrainOptions['stepLr'] {
@@ -98,16 +102,20 @@ export function trainCommand(): Command {
     .option('--out <dir>', 'folder of the run (default: the next free runs/NNN)')
     .option('--config <file>', "options from a file, such as a run's config.json; options given here win")
     .option('--resume <dir>', 'go on with a stopped run')
+    .option(
+      '--profile',
+      'time every kernel of a few steps; tables and a trace for Perfetto go to the folder of the run',
+    )
     .addOption(adapterOption())
     .addOption(kernelsOption())
-    .action(async ({ out, config, resume, adapter, kernels, ...given }: Flags) => {
+    .action(async ({ out, config, resume, adapter, kernels, profile, ...given }: Flags) => {
       if (resume !== undefined) {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
           throw new UserError(
-            '--resume takes all options from the run; only --adapter and --kernels may stand beside it.',
+            '--resume takes all options from the run; only --adapter, --kernels and --profile may stand beside it.',
           );
         }
-        await run(resumeOptions(resume), resume, true, { adapter, kernels });
+        await run(resumeOptions(resume), resume, true, { adapter, kernels, profile });
         return;
       }
       const options = gatherOptions(config === undefined ? {} : readTrainConfig(config), given);
@@ -116,7 +124,7 @@ export function trainCommand(): Command {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
       }
       requireOutputFolder(folder, '--out');
-      await run(options, folder, false, { adapter, kernels });
+      await run(options, folder, false, { adapter, kernels, profile });
     });
 }
 
@@ -153,18 +161,19 @@ async function run(
   options: TrainOptions,
   out: string,
   resume: boolean,
-  { adapter, kernels }: Pick<Flags, 'adapter' | 'kernels'>,
+  { adapter, kernels, profile = false }: Pick<Flags, 'adapter' | 'kernels' | 'profile'>,
 ): Promise<void> {
   const dir = dataFolder(options);
   const weights = options.weights === null ? null : await openWeightsFile(options.weights);
   try {
     const planned = planRun(options, dir, out, weights);
     const body = async (device: Device): Promise<void> => {
+      if (profile) requireTimestamps(device);
       describe(planned, dir);
       if (!resume && weights === null && presetDefaults(options.preset).data.competitionData) {
         say("Weights   random; the notebook starts from torchvision's COCO weights, as --weights FILE does");
       }
-      await train(planned, resume, device);
+      await train(planned, resume, device, { profile });
     };
     await withDevice(adapter, body, kernels);
   } finally {
@@ -172,13 +181,22 @@ async function run(
   }
 }
 
-/** Trains a planned run, or goes on with it, and writes its pictures and submission. */
-export async function train(planned: Run, resume: boolean, device: Device): Promise<void> {
+/** Trains a planned run, or goes on with it, and writes its pictures and submission; with `profile` also where the time goes. */
+export async function train(
+  planned: Run,
+  resume: boolean,
+  device: Device,
+  { profile = false }: { profile?: boolean } = {},
+): Promise<void> {
   const { model, out } = planned;
   await allocateRun(planned, device);
   const interrupt = interruptible();
   try {
-    const trainer = new Trainer(planned, { say, stopping: interrupt.stopping });
+    const trainer = new Trainer(planned, {
+      say,
+      stopping: interrupt.stopping,
+      ...(profile && { profiled: (steps: Profile) => writeProfile(steps, device, out) }),
+    });
     if (resume) await trainer.resume();
     else trainer.start();
     const endSession = recordSession(planned, device);
@@ -208,6 +226,20 @@ export async function train(planned: Run, resume: boolean, device: Device): Prom
     interrupt.done();
     model.dispose();
   }
+}
+
+/** Shows a profile and keeps it in the run's folder. */
+async function writeProfile(profile: Profile, device: Device, out: string): Promise<void> {
+  const peak = await measurePeak(device);
+  // What measuring took is not the training's.
+  await device.gpu.trim();
+  showProfile(profile, peak);
+  writeFileAtomic(
+    join(out, RUN_FILES.profile),
+    `${JSON.stringify(summarizeProfile(profile, device, peak), null, 2)}\n`,
+  );
+  writeFileAtomic(join(out, RUN_FILES.trace), chromeTrace(profile.spans));
+  say(`Trace     ${join(out, RUN_FILES.trace)}, for https://ui.perfetto.dev; training goes on`);
 }
 
 function describeScores({ iouMap, maskAP50, boxMap30, boxAP50 }: EvaluationResult, tuned: boolean): string {

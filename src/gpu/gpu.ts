@@ -13,7 +13,7 @@ import {
   TexturePool,
 } from './pool.ts';
 import type { Profiler } from './profiler.ts';
-import type { Flags, Program } from './program.ts';
+import { ELEMENT_BYTES, type Flags, type Program, workgroupsFor } from './program.ts';
 import { type Compiled, ProgramCache } from './programCache.ts';
 
 export { GpuError } from './gpuError.ts';
@@ -42,11 +42,18 @@ export interface GpuCounters extends MemoryCounters {
   pipelines: number;
   /** Bind groups created; those in use again are cached. */
   bindGroups: number;
+  /** Parts of dispatches that bind ranges of buffers larger than what the adapter binds at once. */
+  parts: number;
 }
 
+/** Ranges of storage buffers begin at multiples of so many bytes; no device asks for more (`minStorageBufferOffsetAlignment`). */
+export const RANGE_ALIGNMENT = 256;
+
 /** At most the dispatches that a profiler can time between two submits. */
-const DISPATCHES_PER_SUBMIT = 48;
+const DISPATCHES_PER_SUBMIT = 128;
 const UNIFORM_BYTES = 64 * 1024;
+/** Host data that one submit carries along; more is written by itself. */
+const UPLOAD_BYTES = 256 * 1024;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
 
@@ -58,7 +65,8 @@ function pooled(source: Bindable): PooledBuffer | PooledTexture {
  * The device: compiled programs, one open command encoder, uniforms, pooled buffers, readback. It knows no tensors.
  *
  * Dispatches are appended to the open encoder and submitted together; nothing submits on its own. Uniforms of one batch
- * lie in one buffer that is written just before its submit: the queue orders that write after the batch before.
+ * lie in one buffer that is written just before its submit: the queue orders that write after the batch before. So do small
+ * uploads, which the batch copies to their places in its order.
  */
 export class Gpu {
   readonly opened: OpenedDevice;
@@ -69,6 +77,11 @@ export class Gpu {
   readonly derived: DerivedCache<PooledBuffer | PooledTexture>;
   /** What dispatches are counted under while they are profiled: the part of the model that is being computed. */
   label = '';
+  /**
+   * Bytes that one binding holds at most. Buffers may be larger: operators compute them in parts. Tests lower it (to a multiple of
+   * {@link RANGE_ALIGNMENT}) to see that with small tensors.
+   */
+  bindingLimit: number;
   #profiler: Profiler | null = null;
   #ledger = new MemoryLedger();
   #staging: BufferPool;
@@ -82,14 +95,20 @@ export class Gpu {
   #uniformView = new DataView(this.#uniformData);
   #uniformUsed = 0;
   #uniformAlign: number;
+  #uploadBuffer: GPUBuffer;
+  #uploadData = new Uint8Array(UPLOAD_BYTES);
+  #uploadUsed = 0;
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
-  #counts = { dispatches: 0, submits: 0, readbacks: 0 };
+  #counts = { dispatches: 0, submits: 0, readbacks: 0, parts: 0 };
 
   constructor(opened: OpenedDevice) {
     this.opened = opened;
     this.device = opened.device;
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
+    this.bindingLimit =
+      Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / RANGE_ALIGNMENT) * RANGE_ALIGNMENT;
     this.#uniformAlign = this.device.limits.minUniformBufferOffsetAlignment;
     this.#programs = new ProgramCache(this.device, (verdict) =>
       this.#check(
@@ -103,6 +122,11 @@ export class Gpu {
       size: UNIFORM_BYTES,
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
       label: 'uniforms',
+    });
+    this.#uploadBuffer = this.device.createBuffer({
+      size: UPLOAD_BYTES,
+      usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      label: 'uploads',
     });
     this.pool = new BufferPool(
       this.#ledger,
@@ -153,6 +177,11 @@ export class Gpu {
     };
   }
 
+  /** `counters().peakByTag` starts again from what is in use now. */
+  forgetPeaks(): void {
+    this.#ledger.forgetPeaks();
+  }
+
   /** Gives a buffer or a texture back to its pool. */
   giveBack(resource: PooledBuffer | PooledTexture): void {
     if ('gpuBuffer' in resource) this.pool.release(resource);
@@ -165,13 +194,18 @@ export class Gpu {
   }
 
   #checkSize(size: number): void {
-    const limit = Math.min(this.limits.maxBufferSize, this.limits.maxStorageBufferBindingSize);
+    const limit = this.limits.maxBufferSize;
     if (size > limit) {
       throw new GpuError(
         'out-of-memory',
-        `A tensor of ${size} bytes was asked for, but this adapter binds at most ${limit} bytes at once; use smaller images, batches or detections.`,
+        `A tensor of ${size} bytes was asked for, but a buffer of this adapter holds at most ${limit} bytes; use smaller images, batches or detections.`,
       );
     }
+  }
+
+  /** Counts a part of an operator's work that was split since a buffer passes `bindingLimit`. */
+  countPart(): void {
+    this.#counts.parts++;
   }
 
   #fail(kind: GpuError['kind'], message: string): void {
@@ -210,7 +244,7 @@ export class Gpu {
   }
 
   #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
-    let key = `${compiled.id}`;
+    let key = `${compiled.id}/${this.bindingLimit}`;
     for (const resource of resources) key += `,${resource.id}`;
     return this.#bindGroups.get(key, () => {
       const entries: GPUBindGroupEntry[] = resources.map((resource, index) => ({
@@ -218,7 +252,7 @@ export class Gpu {
         resource:
           'view' in resource
             ? resource.view
-            : { buffer: resource.gpuBuffer, offset: resource.offset, size: resource.size },
+            : { buffer: resource.gpuBuffer, offset: resource.offset, size: Math.min(resource.size, this.bindingLimit) },
       }));
       if (compiled.uniforms.length > 0) {
         entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
@@ -249,15 +283,21 @@ export class Gpu {
     const [x, y, z] = this.#grid(options.workgroups, program.name);
     if (x * y * z === 0) return;
     const compiled = this.#programs.get(program as unknown as Program<F>, options.flags ?? ({} as F));
-    const resources = compiled.bindings.map(({ name, writes, texture }) => {
+    const oversized: string[] = [];
+    const resources = compiled.bindings.map(({ name, writes, type }) => {
       const source = options.buffers[name as B];
       if (!source) throw new Error(`${program.name}: the binding ${name} was given no buffer.`);
       const resource = pooled(source);
-      if ('view' in resource !== texture)
-        throw new Error(`${program.name}: the binding ${name} takes a ${texture ? 'texture' : 'buffer'}.`);
+      if ('view' in resource !== (type === 'texture'))
+        throw new Error(`${program.name}: the binding ${name} takes a ${type === 'texture' ? 'texture' : 'buffer'}.`);
+      if ('contents' in resource && resource.bytes > this.bindingLimit) oversized.push(name);
       if (writes && 'contents' in resource) this.derived.forget(resource.contents);
       return resource;
     });
+    if (oversized.length > 0) {
+      this.#dispatchParts(program, options, compiled, resources, oversized);
+      return;
+    }
     const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
     if (this.#uniformUsed + slot > UNIFORM_BYTES || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
     const group = this.#bindGroup(compiled, resources);
@@ -285,6 +325,48 @@ export class Gpu {
     if (this.#profiler) this.#endPass();
     this.#pending++;
     this.#counts.dispatches++;
+  }
+
+  /** An elementwise dispatch in runs of elements, each of which the adapter binds at once. */
+  #dispatchParts<F extends Flags, B extends string, U extends string>(
+    program: Program<F, B, U>,
+    options: Dispatch<F, B, U>,
+    { bindings }: Compiled,
+    resources: readonly (PooledBuffer | PooledTexture)[],
+    oversized: readonly string[],
+  ): void {
+    const { elementwise = [] } = program;
+    const whole = oversized.find((name) => !elementwise.includes(name as NoInfer<B>));
+    if (whole !== undefined) {
+      const { bytes } = resources[bindings.findIndex(({ name }) => name === whole)] as PooledBuffer;
+      throw new GpuError(
+        'out-of-memory',
+        `${program.name} needs all ${bytes} bytes of ${whole} at once, but this adapter binds at most ${this.bindingLimit}; use smaller images, batches or detections.`,
+      );
+    }
+    const split = bindings.flatMap(({ name, type }, index) =>
+      type !== 'texture' && elementwise.includes(name as NoInfer<B>)
+        ? [{ name, buffer: resources[index] as PooledBuffer, width: ELEMENT_BYTES[type] }]
+        : [],
+    );
+    const count = options.uniforms['count' as U];
+    const widths = split.map(({ width }) => width);
+    const aligned = RANGE_ALIGNMENT / Math.min(...widths);
+    const run = Math.max(Math.floor(this.bindingLimit / Math.max(...widths) / aligned), 1) * aligned;
+    for (let first = 0; first < count; first += run) {
+      const length = Math.min(run, count - first);
+      const ranges = split.map(({ name, buffer, width }) => [
+        name,
+        this.pool.range(buffer, first * width, Math.min(length * width, buffer.size - first * width)),
+      ]);
+      this.countPart();
+      this.dispatch(program, {
+        ...options,
+        buffers: { ...options.buffers, ...Object.fromEntries(ranges) },
+        uniforms: { ...options.uniforms, count: length },
+        workgroups: workgroupsFor(length),
+      });
+    }
   }
 
   #open(): GPUCommandEncoder {
@@ -333,10 +415,14 @@ export class Gpu {
       if (this.#uniformUsed > 0) {
         this.device.queue.writeBuffer(this.#uniformBuffer, 0, this.#uniformData, 0, this.#uniformUsed);
       }
+      if (this.#uploadUsed > 0) {
+        this.device.queue.writeBuffer(this.#uploadBuffer, 0, this.#uploadData, 0, this.#uploadUsed);
+      }
       this.device.queue.submit([encoder.finish()]);
     });
     this.#pending = 0;
     this.#uniformUsed = 0;
+    this.#uploadUsed = 0;
     this.#counts.submits++;
   }
 
@@ -381,15 +467,28 @@ export class Gpu {
     }
   }
 
-  /** Writes host data. The queue would run this write before commands still being encoded, so those are submitted first. */
+  /**
+   * Writes host data, in order with the dispatches around it. `data` may be changed or dropped at once. Large data goes by the queue, which
+   * would run it before commands still being encoded, so those are submitted first.
+   */
   write(buffer: PooledBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
     this.throwIfFailed();
     if (data.byteLength === 0) return;
-    this.flush();
     this.derived.forget(buffer.contents);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    const whole = bytes.byteLength & ~3;
     const start = buffer.offset + offset;
+    const padded = Math.ceil(bytes.byteLength / 4) * 4;
+    if (this.#encoder && padded <= UPLOAD_BYTES - this.#uploadUsed) {
+      const from = this.#uploadUsed;
+      this.#uploadUsed += padded;
+      this.#uploadData.fill(0, this.#uploadUsed - 4, this.#uploadUsed);
+      this.#uploadData.set(bytes, from);
+      this.#endPass();
+      this.#encoder.copyBufferToBuffer(this.#uploadBuffer, from, buffer.gpuBuffer, start, padded);
+      return;
+    }
+    this.flush();
+    const whole = bytes.byteLength & ~3;
     if (whole > 0) this.device.queue.writeBuffer(buffer.gpuBuffer, start, bytes, 0, whole);
     if (whole < bytes.byteLength) {
       const tail = new Uint8Array(4);

@@ -109,15 +109,19 @@ async function openBest(sources: readonly Source[], choice: AdapterChoice): Prom
 
 const nap = new Int32Array(new SharedArrayBuffer(4));
 
+/** Naps take this share of the time waited so far, so that the end is noticed about as much too late; and at most so many milliseconds. */
+const NAP_SHARE = 0.05;
+const LONGEST_NAP = 1;
+
 /**
  * Dawn for Node asks its device again in every turn of the event loop while something is awaited, which takes a whole core
- * from a software adapter that computes on the same cores. A nap of a millisecond in each turn gives it back.
+ * from a software adapter that computes on the same cores. A nap in each turn gives it back.
  */
-function napUntil(isDone: () => boolean): void {
+export function napUntil(isDone: () => boolean, since = performance.now()): void {
   setImmediate(() => {
     if (isDone()) return;
-    Atomics.wait(nap, 0, 0, 1);
-    napUntil(isDone);
+    Atomics.wait(nap, 0, 0, Math.min((performance.now() - since) * NAP_SHARE, LONGEST_NAP));
+    napUntil(isDone, since);
   });
 }
 

@@ -18,6 +18,8 @@ export interface PooledBuffer extends Pooled {
   readonly contents: Contents;
   /** First byte of the slice, 0 for a whole buffer. */
   readonly offset: number;
+  /** What was asked for, at most `size`: what a kernel may touch. */
+  bytes: number;
 }
 
 /**
@@ -40,6 +42,8 @@ export interface MemoryCounters {
   created: number;
   /** `inUse` by what the memory is for. */
   byTag: Record<string, number>;
+  /** The most that each tag has had in use since the peaks were last forgotten. */
+  peakByTag: Record<string, number>;
 }
 
 const SMALLEST = 4096;
@@ -72,6 +76,7 @@ function textureClass(bytes: number): number {
 export class MemoryLedger {
   #counts = { inUse: 0, held: 0, peakHeld: 0, created: 0 };
   readonly #byTag = new Map<string, number>();
+  readonly #peakByTag = new Map<string, number>();
 
   create(bytes: number): void {
     this.#counts.created++;
@@ -86,13 +91,21 @@ export class MemoryLedger {
   /** Lends (or, with negative bytes, takes back). */
   lend(bytes: number, tag: string): void {
     this.#counts.inUse += bytes;
-    this.#byTag.set(tag, (this.#byTag.get(tag) ?? 0) + bytes);
+    const total = (this.#byTag.get(tag) ?? 0) + bytes;
+    this.#byTag.set(tag, total);
+    if (total > (this.#peakByTag.get(tag) ?? 0)) this.#peakByTag.set(tag, total);
+  }
+
+  /** The peaks by tag start again from what is in use now. */
+  forgetPeaks(): void {
+    this.#peakByTag.clear();
+    for (const [tag, bytes] of this.#byTag) this.#peakByTag.set(tag, bytes);
   }
 
   counters(): MemoryCounters {
-    const byTag: Record<string, number> = {};
-    for (const [tag, bytes] of this.#byTag) if (bytes !== 0) byTag[tag] = bytes;
-    return { ...this.#counts, byTag };
+    const nonZero = (tags: ReadonlyMap<string, number>) =>
+      Object.fromEntries([...tags].filter(([, bytes]) => bytes !== 0));
+    return { ...this.#counts, byTag: nonZero(this.#byTag), peakByTag: nonZero(this.#peakByTag) };
   }
 }
 
@@ -182,18 +195,25 @@ class Pool<R extends Pooled> {
 /** Buffers by size class. */
 export class BufferPool extends Pool<PooledBuffer> {
   readonly #released: ((contents: Contents) => void) | undefined;
+  readonly #ranges = new WeakMap<PooledBuffer, Map<string, PooledBuffer>>();
 
   /** @param released is told of each buffer that is given back. */
   constructor(ledger: MemoryLedger, create: (size: number) => GPUBuffer, released?: (contents: Contents) => void) {
     super(ledger, {
       create: (size, tag) => {
         const id = nextId++;
-        return { id, gpuBuffer: create(size), contents: { id }, offset: 0, size, tag };
+        return { id, gpuBuffer: create(size), contents: { id }, offset: 0, size, bytes: size, tag };
       },
       destroy: ({ gpuBuffer }) => gpuBuffer.destroy(),
       classOf: sizeClass,
     });
     this.#released = released;
+  }
+
+  override acquire(bytes: number, tag: string): PooledBuffer {
+    const buffer = super.acquire(bytes, tag);
+    buffer.bytes = bytes;
+    return buffer;
   }
 
   override release(buffer: PooledBuffer): void {
@@ -205,7 +225,23 @@ export class BufferPool extends Pool<PooledBuffer> {
   slice(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
     if (offset + bytes > buffer.size)
       throw new Error(`Bytes ${offset}…${offset + bytes} lie outside a buffer of ${buffer.size}.`);
-    return { ...buffer, id: nextId++, offset: buffer.offset + offset, size: bytes };
+    return { ...buffer, id: nextId++, offset: buffer.offset + offset, size: bytes, bytes };
+  }
+
+  /** The same slice at every call, so that bind groups with it are known again. */
+  range(buffer: PooledBuffer, offset: number, bytes: number): PooledBuffer {
+    let known = this.#ranges.get(buffer);
+    if (!known) {
+      known = new Map();
+      this.#ranges.set(buffer, known);
+    }
+    const key = `${offset}+${bytes}`;
+    let slice = known.get(key);
+    if (!slice) {
+      slice = this.slice(buffer, offset, bytes);
+      known.set(key, slice);
+    }
+    return slice;
   }
 }
 

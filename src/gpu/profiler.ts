@@ -20,10 +20,10 @@ export interface Span extends DispatchInfo {
 }
 
 /** Dispatches timed between two submits. Their two timestamps each take 256-byte aligned places when resolved. */
-const SLOTS = 64;
+const SLOTS = 128;
 const BYTES_PER_FLUSH = SLOTS * 2 * 8;
 /** Flushes that one buffer keeps until they are collected. */
-const FLUSHES_PER_BUFFER = 64;
+const FLUSHES_PER_BUFFER = 32;
 
 /**
  * Times every dispatch by timestamp queries (WebGPU's `timestamp-query`). While it is attached, each dispatch has a compute pass of

@@ -27,7 +27,25 @@ export interface Program<F extends Flags = Flags, B extends string = string, U e
   /** WGSL `enable`/`requires` directives, which must stand first. */
   readonly directives?: (flags: F) => string;
   readonly code: (flags: F) => string;
+  /**
+   * Bindings of which invocation i of `perElement` touches element i alone: where one of them passes what the adapter binds at once, the
+   * dispatch is split. The others are bound whole.
+   */
+  readonly elementwise?: readonly NoInfer<B>[];
 }
+
+/** Bytes of an element of a storage binding. */
+export const ELEMENT_BYTES: Readonly<Record<ElementType, number>> = {
+  f32: 4,
+  i32: 4,
+  u32: 4,
+  vec2f: 8,
+  vec2u: 8,
+  vec4f: 16,
+  vec4u: 16,
+  vec4i: 16,
+  'atomic<u32>': 4,
+};
 
 /** Declares a program; only gives the type parameters their values. */
 export function defineProgram<const U extends string, const B extends string, F extends Flags = Record<string, never>>(

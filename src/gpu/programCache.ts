@@ -1,5 +1,5 @@
 import { GpuError } from './gpuError.ts';
-import { assembleWgsl, type Flags, numbered, type Program, resolveBindings } from './program.ts';
+import { assembleWgsl, type BindingType, type Flags, numbered, type Program, resolveBindings } from './program.ts';
 
 /** A program as the device runs it. */
 export interface Compiled {
@@ -9,7 +9,7 @@ export interface Compiled {
   layout: GPUBindGroupLayout;
   uniformBytes: number;
   uniforms: [string, 'u32' | 'i32' | 'f32'][];
-  bindings: { name: string; writes: boolean; texture: boolean }[];
+  bindings: { name: string; writes: boolean; type: BindingType }[];
 }
 
 /** Pipelines by program and flags, compiled at their first use. */
@@ -93,7 +93,7 @@ export class ProgramCache {
       bindings: bindings.map(([name, access, type]) => ({
         name,
         writes: access === 'write',
-        texture: type === 'texture',
+        type,
       })),
     };
     variants.set(key, compiled);

@@ -38,6 +38,7 @@ const vectorProgram = defineProgram({
   name: 'arithmeticVec4',
   uniforms: { count: 'u32', formula: 'u32', accumulate: 'u32' },
   bindings: { a: ['read', 'vec4f'], b: ['read', 'vec4f'], dy: ['read', 'vec4f'], y: ['write', 'vec4f'] },
+  elementwise: ['a', 'b', 'dy', 'y'],
   code: () =>
     perElement(`
     var value = vec4f();

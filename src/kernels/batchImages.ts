@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { passesLimit, section } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
 /*
@@ -87,8 +88,10 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
   const { device } = image;
   const rows = device.tensor(sourceCoordinates(inHeight, height), [height]);
   const columns = device.tensor(sourceCoordinates(inWidth, width), [width]);
+  const large = passesLimit(device.gpu, [batch]);
+  const place = large ? section(batch, index * count * 4, [1, batchHeight, batchWidth, 4], true) : null;
   device.gpu.dispatch(program, {
-    buffers: { image, rows, columns, batch },
+    buffers: { image, rows, columns, batch: place?.tensor ?? batch },
     uniforms: {
       count,
       inHeight,
@@ -96,7 +99,7 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
       height,
       width,
       batchWidth,
-      offset: index * count,
+      offset: large ? 0 : index * count,
       mean0: mean[0],
       mean1: mean[1],
       mean2: mean[2],
@@ -106,6 +109,7 @@ export function batchImage(image: Tensor, batch: Tensor, { index, size, mean, st
     },
     workgroups: workgroupsFor(count),
   });
+  place?.finish();
   rows.dispose();
   columns.dispose();
 }

@@ -1,9 +1,11 @@
 import { workgroupsFor } from '../gpu/program.ts';
 import { type BackwardContext, defineOperator, expectShape } from '../tensor/operator.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
   batchChannels,
   FAN_IN,
+  gradientChannels,
   gradientShares,
   inputGradient,
   MASK,
@@ -14,7 +16,6 @@ import {
   shareStatistics,
 } from './batchNormPrograms.ts';
 import { channelGroups } from './channels.ts';
-import { reduceSum } from './reduce.ts';
 
 /*
  * Per channel, over the R = N·H·W values of a batch: x̂ = (x - mean) / √(var + eps), y = relu?(x̂ · weight + bias + residual).
@@ -26,7 +27,8 @@ import { reduceSum } from './reduce.ts';
  * With g = dy · [y > 0] (dy without ReLU): dbias = Σ g, dweight = Σ g·x̂, dresidual = g, and
  *   dx = weight / √(var + eps) · (g - Σ g / R - x̂ · Σ g·x̂ / R)        (training)
  *   dx = weight / √(var + eps) · g                                     (constant statistics)
- * in two passes: the first reads x and dy for the sums (and writes g, where the residual wants it), the second writes dx.
+ * in two passes: the first reads x and dy for the sums (and writes g, where the residual wants it), the second writes dx. The sums are added
+ * straight to the gradients of weight and bias.
  * Without a residual the sign of y is told from x, so y is read only with one.
  */
 type Inputs = {
@@ -46,11 +48,14 @@ type Params = {
   updateRunning?: boolean;
 };
 
-/** Rows of a share: enough that partial results are little traffic, and so many that two merges suffice for any R. */
+/** Rows of a share: enough that partial results are little traffic. */
 const ROWS_PER_SHARE = 64;
+/** Shares at most: of statistics so many that two merges suffice; of gradients what one lane adds. */
+const MOST_SHARES = FAN_IN * FAN_IN;
+const MOST_GRADIENT_SHARES = 256;
 
-function sharesOf(rows: number): { rowsPerShare: number; shares: number } {
-  const rowsPerShare = Math.max(ROWS_PER_SHARE, Math.ceil(rows / (FAN_IN * FAN_IN)));
+function sharesOf(rows: number, most = MOST_SHARES): { rowsPerShare: number; shares: number } {
+  const rowsPerShare = Math.max(ROWS_PER_SHARE, Math.ceil(rows / most));
   return { rowsPerShare, shares: Math.ceil(rows / rowsPerShare) };
 }
 
@@ -79,12 +84,16 @@ function channelsOfBatch(inputs: Inputs, { momentum = 0.1, eps = 1e-5 }: Params,
   let { rowsPerShare, shares } = sharesOf(rows);
   let means = device.empty([shares, channels]);
   let squares = device.empty([shares, channels]);
-  device.gpu.dispatch(shareStatistics, {
-    flags,
-    buffers: { x, means, squares },
-    uniforms: { count: shares * groups, groups, rows, rowsPerShare },
-    workgroups: workgroupsFor(shares * groups),
-  });
+  const perUnit = { x: rowsPerShare * channels };
+  const options = { operator: 'batch_norm2d', units: shares, perUnit, writes: ['means', 'squares'] };
+  inParts({ x, means, squares }, options, (buffers, { first, count }) =>
+    device.gpu.dispatch(shareStatistics, {
+      flags,
+      buffers,
+      uniforms: { count: count * groups, groups, rows: rows - first * rowsPerShare, rowsPerShare },
+      workgroups: workgroupsFor(count * groups),
+    }),
+  );
   while (shares > FAN_IN) {
     const fewer = Math.ceil(shares / FAN_IN);
     const mergedMeans = device.empty([fewer, channels]);
@@ -146,39 +155,68 @@ function normalized({ x, residual }: Inputs, channels: Tensor, relu: boolean): T
   const y = x.device.empty(x.shape);
   const { rows } = rowsAndChannels(x.shape);
   const { flags, groups } = channelGroups(x.shape[3]);
-  const count = rowBlocks(rows) * groups;
-  x.device.gpu.dispatch(normalize, {
-    flags,
-    buffers: { x, channels, residual: residual ?? x, y },
-    uniforms: { count, groups, rows, residual: residual ? 1 : 0, relu: relu ? 1 : 0 },
-    workgroups: workgroupsFor(count),
+  inParts({ x, residual, y }, { operator: 'batch_norm2d', units: rows, writes: ['y'] }, (parts, run) => {
+    const count = rowBlocks(run.count) * groups;
+    x.device.gpu.dispatch(normalize, {
+      flags,
+      buffers: { ...parts, channels, residual: parts.residual ?? parts.x },
+      uniforms: { count, groups, rows: run.count, residual: residual ? 1 : 0, relu: relu ? 1 : 0 },
+      workgroups: workgroupsFor(count),
+    });
   });
   return y;
 }
 
-type Sums = { g: Tensor; gx: Tensor; masked: Tensor | null };
+/** Σ g and Σ g·x̂ per channel [2, C], and g itself if it is wanted. */
+type Sums = { sums: Tensor; masked: Tensor | null };
 
-/** Σ g and Σ g·x̂ per channel [C], and g itself if `keepMasked`. */
-function gradientSums({ saved, upstream }: BackwardContext<Inputs, Params>, mask: number, keepMasked: boolean): Sums {
+/** The sums of the gradients, added at once to those of weight and bias that are there already (`into`). */
+function gradientSums(
+  { saved, upstream, into }: BackwardContext<Inputs, Params>,
+  mask: number,
+  keepMasked: boolean,
+): Sums {
   const { x, channels: statistics } = saved;
   const { device } = x;
   const { rows, channels } = rowsAndChannels(x.shape);
   const { flags, groups } = channelGroups(channels);
-  const { rowsPerShare, shares } = sharesOf(rows);
+  const { rowsPerShare, shares } = sharesOf(rows, MOST_GRADIENT_SHARES);
   const sumsG = device.empty([shares, channels]);
   const sumsGX = device.empty([shares, channels]);
   const masked = device.empty(keepMasked ? x.shape : [1]);
-  device.gpu.dispatch(gradientShares, {
-    flags,
-    buffers: { x, y: saved.y ?? x, dy: upstream, channels: statistics, sumsG, sumsGX, masked },
-    uniforms: { count: shares * groups, groups, rows, rowsPerShare, mask, keepMasked: keepMasked ? 1 : 0 },
-    workgroups: workgroupsFor(shares * groups),
+  const maps = { x, y: saved.y, dy: upstream, sumsG, sumsGX, kept: keepMasked ? masked : undefined };
+  const share = rowsPerShare * channels;
+  const perUnit = { x: share, y: share, dy: share, kept: share };
+  const options = { operator: 'batch_norm2d', units: shares, perUnit, writes: ['sumsG', 'sumsGX', 'kept'] };
+  inParts(maps, options, ({ kept, ...parts }, { first, count }) =>
+    device.gpu.dispatch(gradientShares, {
+      flags,
+      buffers: { ...parts, y: parts.y ?? parts.x, channels: statistics, masked: kept ?? masked },
+      uniforms: {
+        count: count * groups,
+        groups,
+        rows: rows - first * rowsPerShare,
+        rowsPerShare,
+        mask,
+        keepMasked: keepMasked ? 1 : 0,
+      },
+      workgroups: workgroupsFor(count * groups),
+    }),
+  );
+  const sums = device.empty([2, channels]);
+  // Where there is nothing to add to, something that nobody reads is bound.
+  const weight = into.weight ?? device.empty([1]);
+  const bias = into.bias ?? device.empty([1]);
+  device.gpu.dispatch(gradientChannels, {
+    buffers: { sumsG, sumsGX, sums, weight, bias },
+    uniforms: { count: channels, shares, addWeight: into.weight ? 1 : 0, addBias: into.bias ? 1 : 0 },
+    workgroups: workgroupsFor(channels),
   });
-  const g = reduceSum(sumsG, [true, false], [channels]);
-  const gx = reduceSum(sumsGX, [true, false], [channels]);
   for (const tensor of [sumsG, sumsGX]) tensor.dispose();
+  if (!into.weight) weight.dispose();
+  if (!into.bias) bias.dispose();
   if (!keepMasked) masked.dispose();
-  return { g, gx, masked: keepMasked ? masked : null };
+  return { sums, masked: keepMasked ? masked : null };
 }
 
 function gradients(context: BackwardContext<Inputs, Params>) {
@@ -190,42 +228,50 @@ function gradients(context: BackwardContext<Inputs, Params>) {
     known ??= gradientSums(context, mask, keepMasked);
     return known;
   };
+  const sumOf = (input: 'weight' | 'bias', row: 0 | 1, gradient?: Tensor): Tensor => {
+    const { sums: both } = sums();
+    // They were added to it already.
+    if (gradient && gradient === context.into[input]) return gradient;
+    const own = both.device.empty(shapes[input]);
+    both.device.gpu.copy(both.buffer, own.buffer, own.size * 4, row * own.size * 4);
+    return own;
+  };
   const inputGradientInto = (into?: Tensor): Tensor => {
     const { x, channels } = saved;
     const dx = into ?? x.device.empty(shapes.x);
     const { rows } = rowsAndChannels(shapes.x);
     const { flags, groups } = channelGroups(shapes.x[3]);
-    const count = rowBlocks(rows) * groups;
     const ready = params.training || keepMasked ? sums() : null;
-    x.device.gpu.dispatch(inputGradient, {
-      flags,
-      buffers: {
-        x,
-        y: saved.y ?? x,
-        dy: ready?.masked ?? upstream,
-        channels,
-        // Multiplied by 0 where the statistics are constants, so anything finite will do.
-        sumG: params.training && ready ? ready.g : channels,
-        sumGX: params.training && ready ? ready.gx : channels,
-        dx,
-      },
-      uniforms: {
-        count,
-        groups,
-        rows,
-        mask: ready?.masked ? MASK.none : mask,
-        inverseRows: params.training && rows > 0 ? 1 / rows : 0,
-        accumulate: into ? 1 : 0,
-      },
-      workgroups: workgroupsFor(count),
+    const maps = { x, y: saved.y, dy: ready?.masked ?? upstream, dx };
+    inParts(maps, { operator: 'batch_norm2d', units: rows, writes: ['dx'] }, (parts, run) => {
+      const count = rowBlocks(run.count) * groups;
+      x.device.gpu.dispatch(inputGradient, {
+        flags,
+        buffers: {
+          ...parts,
+          y: parts.y ?? parts.x,
+          channels,
+          // Multiplied by 0 where the statistics are constants, so anything finite will do.
+          sums: params.training && ready ? ready.sums : channels,
+        },
+        uniforms: {
+          count,
+          groups,
+          rows: run.count,
+          mask: ready?.masked ? MASK.none : mask,
+          inverseRows: params.training && rows > 0 ? 1 / rows : 0,
+          accumulate: into ? 1 : 0,
+        },
+        workgroups: workgroupsFor(count),
+      });
     });
     return dx;
   };
   return {
     x: inputGradientInto,
-    // Views: the scope of the backward step frees the handles that are shared between the thunks.
-    weight: () => sums().gx.view(shapes.weight),
-    bias: () => sums().g.view(shapes.bias),
+    weight: (gradient?: Tensor) => sumOf('weight', 1, gradient),
+    bias: (gradient?: Tensor) => sumOf('bias', 0, gradient),
+    // A view: the scope of the backward step frees the handle that is shared between the thunks.
     residual: () => ((keepMasked && sums().masked) || upstream).view(shapes.x),
   };
 }

@@ -211,6 +211,27 @@ export const gradientShares = defineProgram({
     sumsGX[i] = sumGX * inverse;`),
 });
 
+/** The last sums: Σ g and Σ g·x̂ of each channel in `sums` [2, C], and added to the gradients of bias and weight where these are there already. */
+export const gradientChannels = defineProgram({
+  name: 'batchNormGradientChannels',
+  uniforms: { count: 'u32', shares: 'u32', addWeight: 'u32', addBias: 'u32' },
+  bindings: { sumsG: 'read', sumsGX: 'read', sums: 'write', weight: 'write', bias: 'write' },
+  code: () =>
+    perElement(`
+    var g = 0.0;
+    var gx = 0.0;
+    var at = i;
+    for (var s = 0u; s < u.shares; s++) {
+      g += sumsG[at];
+      gx += sumsGX[at];
+      at += u.count;
+    }
+    sums[i] = g;
+    sums[i + u.count] = gx;
+    if (u.addWeight == 1u) { weight[i] += gx; }
+    if (u.addBias == 1u) { bias[i] += g; }`),
+});
+
 /** dx; `inverseRows` is 0 where the statistics are constants. */
 export const inputGradient = defineProgram({
   name: 'batchNormInputGradient',
@@ -220,15 +241,14 @@ export const inputGradient = defineProgram({
     y: ['read', floatsOf(flags)],
     dy: ['read', floatsOf(flags)],
     channels: ['read', floatsOf(flags)],
-    sumG: ['read', floatsOf(flags)],
-    sumGX: ['read', floatsOf(flags)],
+    sums: ['read', floatsOf(flags)],
     dx: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
     perElement(`${loadChannels}
     let bias = channels[group + 3u * u.groups];
-    let meanG = sumG[group] * u.inverseRows;
-    let meanGX = sumGX[group] * u.inverseRows * inverse;
+    let meanG = sums[group] * u.inverseRows;
+    let meanGX = sums[group + u.groups] * u.inverseRows * inverse;
     ${perRow(`
       ${maskedUpstream(floatsOf(flags))}
       var value = scale * (g - meanG - d * meanGX);

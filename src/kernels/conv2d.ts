@@ -2,8 +2,7 @@ import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { groupedForward, groupedInputGradient, groupedWeightGradient } from './conv2dNaive.ts';
 import { convForward, convInputGradient, convOutputSize, convWeightGradient } from './convolution.ts';
-import { maskedUpstream } from './maskedUpstream.ts';
-import { columnSum } from './splitK.ts';
+import { biasedUpstream } from './maskedUpstream.ts';
 
 /*
  * y = relu?(conv(x, w) · scale + bias + residual) in one pass. Behind the ReLU g = dy · [y > 0], computed once. The bias receives Σ g over positions,
@@ -87,12 +86,12 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
     };
     return { output: y, saved };
   },
-  backward({ params, shapes, saved: { x, weight, scale, y }, upstream }) {
+  backward({ params, shapes, saved: { x, weight, scale, y }, upstream, needs }) {
     const { groups = 1 } = params;
     const geometry = geometryOf(params);
-    const g = y ? maskedUpstream(y, upstream) : upstream;
-    const { device } = g;
     const [kh, kw, depth, columns] = shapes.weight;
+    const { g, bias } = biasedUpstream(upstream, y, columns, needs.bias);
+    const { device } = g;
     return {
       x: (into) => {
         const dx = into ?? device.empty(shapes.x);
@@ -113,7 +112,7 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
         else convWeightGradient(x, g, dw, geometry, { scale, accumulate });
         return dw;
       },
-      bias: (into) => columnSum(g, g.size / columns, columns, into),
+      bias,
       residual: () => g.view(g.shape),
     };
   },

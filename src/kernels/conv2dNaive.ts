@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ConvGeometry, convOutputSize } from './convolution.ts';
 import type { Epilogue } from './tileProduct.ts';
@@ -166,18 +167,21 @@ export function groupedForward(
   geometry: GroupedGeometry,
   epilogue: Epilogue,
 ): void {
-  const { scale = weight, bias = weight, residual = weight } = epilogue;
-  x.device.gpu.dispatch(forwardProgram, {
-    buffers: { x, weight, scale, bias, residual, y },
-    uniforms: {
-      ...geometryValues(x.shape, y.shape, weight.shape, geometry, epilogue),
-      count: y.size,
-      biased: flag(epilogue.bias),
-      hasResidual: flag(epilogue.residual),
-      relu: flag(epilogue.relu),
-    },
-    workgroups: workgroupsFor(y.size),
-  });
+  const { scale = weight, bias = weight } = epilogue;
+  const maps = { x, y, residual: epilogue.residual };
+  inParts(maps, { operator: 'conv2d', units: x.shape[0], writes: ['y'] }, (parts) =>
+    x.device.gpu.dispatch(forwardProgram, {
+      buffers: { ...parts, weight, scale, bias, residual: parts.residual ?? weight },
+      uniforms: {
+        ...geometryValues(x.shape, y.shape, weight.shape, geometry, epilogue),
+        count: parts.y.size,
+        biased: flag(epilogue.bias),
+        hasResidual: flag(epilogue.residual),
+        relu: flag(epilogue.relu),
+      },
+      workgroups: workgroupsFor(parts.y.size),
+    }),
+  );
 }
 
 /** dx [N, H, W, Ci] of upstream g [N, OH, OW, Co]. */
@@ -188,11 +192,13 @@ export function groupedInputGradient(
   geometry: GroupedGeometry,
   epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
 ): void {
-  g.device.gpu.dispatch(inputGradientProgram, {
-    buffers: { g, weight, scale: epilogue.scale ?? weight, dx },
-    uniforms: { ...geometryValues(dx.shape, g.shape, weight.shape, geometry, epilogue), count: dx.size },
-    workgroups: workgroupsFor(dx.size),
-  });
+  inParts({ g, dx }, { operator: 'conv2d', units: g.shape[0], writes: ['dx'] }, (parts) =>
+    g.device.gpu.dispatch(inputGradientProgram, {
+      buffers: { ...parts, weight, scale: epilogue.scale ?? weight },
+      uniforms: { ...geometryValues(dx.shape, g.shape, weight.shape, geometry, epilogue), count: parts.dx.size },
+      workgroups: workgroupsFor(parts.dx.size),
+    }),
+  );
 }
 
 /** dw [kh, kw, Ci / groups, Co] of input x [N, H, W, Ci] and upstream g [N, OH, OW, Co]. */
@@ -203,10 +209,17 @@ export function groupedWeightGradient(
   geometry: GroupedGeometry,
   epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
 ): void {
-  g.device.gpu.dispatch(weightGradientProgram, {
-    buffers: { x, g, scale: epilogue.scale ?? x, dw },
-    uniforms: { ...geometryValues(x.shape, g.shape, dw.shape, geometry, epilogue), count: dw.size, images: x.shape[0] },
-    workgroups: workgroupsFor(dw.size),
+  inParts({ x, g }, { operator: 'conv2d', units: x.shape[0], writes: [] }, (parts, { first, count }) => {
+    const accumulate = epilogue.accumulate || first > 0;
+    g.device.gpu.dispatch(weightGradientProgram, {
+      buffers: { ...parts, scale: epilogue.scale ?? parts.x, dw },
+      uniforms: {
+        ...geometryValues(x.shape, g.shape, dw.shape, geometry, { ...epilogue, accumulate }),
+        count: dw.size,
+        images: count,
+      },
+      workgroups: workgroupsFor(dw.size),
+    });
   });
 }
 

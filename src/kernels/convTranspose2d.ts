@@ -1,9 +1,8 @@
 import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { convForward, convInputGradient, convWeightGradient } from './convolution.ts';
-import { maskedUpstream } from './maskedUpstream.ts';
+import { biasedUpstream } from './maskedUpstream.ts';
 import { packTransposed } from './packWeights.ts';
-import { columnSum } from './splitK.ts';
 
 /*
  * The transpose of a convolution without padding: forward is that convolution's gradient by its input, and back. With kernel = stride = 2 the four
@@ -30,11 +29,11 @@ const operator = defineOperator<Inputs, Params>({
     const saved = { x: needs.weight ? x : undefined, weight: needs.x ? weight : undefined, y: relu ? y : undefined };
     return { output: y, saved };
   },
-  backward({ params: { stride }, shapes, saved: { x, weight, y }, upstream }) {
+  backward({ params: { stride }, shapes, saved: { x, weight, y }, upstream, needs }) {
     const geometry = { stride, padding: 0, dilation: 1 };
-    const g = y ? maskedUpstream(y, upstream) : upstream;
-    const { device } = g;
     const [kh, kw, depth, columns] = shapes.weight;
+    const { g, bias } = biasedUpstream(upstream, y, columns, needs.bias);
+    const { device } = g;
     return {
       x: (into) => {
         const dx = into ?? device.empty(shapes.x);
@@ -51,7 +50,7 @@ const operator = defineOperator<Inputs, Params>({
         transposed.dispose();
         return dw;
       },
-      bias: (into) => columnSum(g, g.size / columns, columns, into),
+      bias,
     };
   },
   examples: [

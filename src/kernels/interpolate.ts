@@ -1,5 +1,6 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { defineOperator, expectShape } from '../tensor/operator.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
 
@@ -150,12 +151,14 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
     forward({ x }, params) {
       const { flags, values, outShape } = geometry(name, x.shape, params);
       const y = x.device.empty(outShape);
-      const count = y.size / flags.width;
-      x.device.gpu.dispatch(forwardProgram, {
-        flags,
-        buffers: { x, y },
-        uniforms: { count, ...values },
-        workgroups: workgroupsFor(count),
+      inParts({ x, y }, { operator: name, units: x.shape[0], writes: ['y'] }, (buffers) => {
+        const count = buffers.y.size / flags.width;
+        x.device.gpu.dispatch(forwardProgram, {
+          flags,
+          buffers,
+          uniforms: { count, ...values },
+          workgroups: workgroupsFor(count),
+        });
       });
       return { output: y };
     },
@@ -163,12 +166,14 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
       x: (into) => {
         const { flags, values } = geometry(name, shapes.x, params);
         const dx = into ?? upstream.device.empty(shapes.x);
-        const count = dx.size / flags.width;
-        upstream.device.gpu.dispatch(backwardProgram, {
-          flags,
-          buffers: { dy: upstream, dx },
-          uniforms: { count, ...values, accumulate: into ? 1 : 0 },
-          workgroups: workgroupsFor(count),
+        inParts({ dy: upstream, dx }, { operator: name, units: shapes.x[0], writes: ['dx'] }, (buffers) => {
+          const count = buffers.dx.size / flags.width;
+          upstream.device.gpu.dispatch(backwardProgram, {
+            flags,
+            buffers,
+            uniforms: { count, ...values, accumulate: into ? 1 : 0 },
+            workgroups: workgroupsFor(count),
+          });
         });
         return dx;
       },

@@ -34,9 +34,9 @@ export interface KernelChoice {
   readonly coarse: boolean;
 }
 
-/** 16 rows, 8 lanes: lavapipe. 32 rows, 4 lanes: SwiftShader. Measured best or nearly best, and quick to compile. */
+/** 16 × 64 by 8 lanes: lavapipe. 32 × 32 by 4 lanes: SwiftShader. Measured best or nearly best, and quick to compile. */
 const subgroupTiles: Readonly<Record<number, TileShape>> = {
-  8: { lanes: 8, lanesDown: 1, rows: 16, vectors: 1, spread: 'subgroup', source: 'buffer', parallelism: 16 },
+  8: { lanes: 8, lanesDown: 1, rows: 16, vectors: 2, spread: 'subgroup', source: 'buffer', parallelism: 16 },
   4: { lanes: 4, lanesDown: 1, rows: 32, vectors: 2, spread: 'subgroup', source: 'buffer', parallelism: 16 },
 };
 

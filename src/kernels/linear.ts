@@ -1,8 +1,7 @@
 import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { maskedUpstream } from './maskedUpstream.ts';
+import { biasedUpstream } from './maskedUpstream.ts';
 import { matrixProduct } from './matmul.ts';
-import { columnSum } from './splitK.ts';
 
 /*
  * y = relu?(x·W + b). Behind the ReLU g = dy · [y > 0]; then dx = g·Wᵀ, dW = xᵀ·g and db sums g over its rows.
@@ -20,13 +19,12 @@ const operator = defineOperator<{ x: Tensor; weight: Tensor; bias: Tensor | unde
       saved: { x: needs.weight ? x : undefined, weight: needs.x ? weight : undefined, y: relu ? y : undefined },
     };
   },
-  backward({ saved: { x, weight, y }, upstream }) {
-    const g = y ? maskedUpstream(y, upstream) : upstream;
-    const [rows, columns] = g.shape;
+  backward({ saved: { x, weight, y }, upstream, needs }) {
+    const { g, bias } = biasedUpstream(upstream, y, upstream.shape[1], needs.bias);
     return {
       x: (into) => matrixProduct(g, weight, { transposeB: true }, into, { accumulate: into !== undefined }),
       weight: (into) => matrixProduct(x, g, { transposeA: true }, into, { accumulate: into !== undefined }),
-      bias: (into) => columnSum(g, rows, columns, into),
+      bias,
     };
   },
   examples: [

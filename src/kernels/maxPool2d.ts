@@ -1,5 +1,6 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { defineOperator, expectShape } from '../tensor/operator.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ChannelFlags, channelGroups, floatsOf, intsOf } from './channels.ts';
 
@@ -136,12 +137,15 @@ const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
     const { flags, uniforms, outShape } = geometry(x.shape, params);
     const y = device.empty(outShape);
     const argmax = device.empty(needs.x ? outShape : [1], 'i32');
-    const count = y.size / flags.width;
-    device.gpu.dispatch(forwardProgram, {
-      flags,
-      buffers: { x, y, argmax },
-      uniforms: { count, ...uniforms, keepArgmax: needs.x ? 1 : 0 },
-      workgroups: workgroupsFor(count),
+    const maps = { x, y, kept: needs.x ? argmax : undefined };
+    inParts(maps, { operator: 'max_pool2d', units: x.shape[0], writes: ['y', 'kept'] }, ({ kept, ...parts }) => {
+      const count = parts.y.size / flags.width;
+      device.gpu.dispatch(forwardProgram, {
+        flags,
+        buffers: { ...parts, argmax: kept ?? argmax },
+        uniforms: { count, ...uniforms, keepArgmax: needs.x ? 1 : 0 },
+        workgroups: workgroupsFor(count),
+      });
     });
     if (needs.x) return { output: y, saved: { argmax } };
     argmax.dispose();
@@ -151,12 +155,15 @@ const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
     x: (into) => {
       const { flags, uniforms } = geometry(shapes.x, params);
       const dx = into ?? upstream.device.empty(shapes.x);
-      const count = dx.size / flags.width;
-      upstream.device.gpu.dispatch(backwardProgram, {
-        flags,
-        buffers: { argmax, dy: upstream, dx },
-        uniforms: { count, ...uniforms, accumulate: into ? 1 : 0 },
-        workgroups: workgroupsFor(count),
+      const maps = { argmax, dy: upstream, dx };
+      inParts(maps, { operator: 'max_pool2d', units: shapes.x[0], writes: ['dx'] }, (buffers) => {
+        const count = buffers.dx.size / flags.width;
+        upstream.device.gpu.dispatch(backwardProgram, {
+          flags,
+          buffers,
+          uniforms: { count, ...uniforms, accumulate: into ? 1 : 0 },
+          workgroups: workgroupsFor(count),
+        });
       });
       return dx;
     },

@@ -1,4 +1,5 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
 /*
@@ -146,6 +147,10 @@ const poolProgram = defineProgram({
     height: 'u32',
     width: 'u32',
     level: 'f32',
+    /** The images of x. RoIs of no image count to the first or the last, which these bounds leave open. */
+    firstImage: 'f32',
+    atLeast: 'f32',
+    below: 'f32',
   },
   bindings: ({ element }: Lanes) =>
     ({ geometry: ['read', 'vec4f'], x: ['read', element], y: ['write', element] }) as const,
@@ -161,13 +166,14 @@ ${perElement(`
     let grid = geometry[2u * roi + 1u];
     let last = vec2f(f32(u.height - 1u), f32(u.width - 1u));
     let rows = cellsOf(box.x, box.z, grid.x, f32(by), last.x);
-    let end = select(0u, min((run + 1u) * u.run, u.bins), grid.w == u.level);
+    let mine = grid.w == u.level && grid.z >= u.atLeast && grid.z < u.below;
+    let end = select(0u, min((run + 1u) * u.run, u.bins), mine);
     for (var bx = run * u.run; bx < end; bx++) {
       let columns = cellsOf(box.y, box.w, grid.y, f32(bx), last.y);
       ${each(unroll, (v) => `var sum${v} = ${element}();`)}
       for (var row = rows.x; row <= rows.y; row++) {
         let wy = axisWeight(box.x, box.z, grid.x, f32(by), f32(row), last.x);
-        let line = (u32(grid.z) * u.height + row) * u.width;
+        let line = (u32(grid.z - u.firstImage) * u.height + row) * u.width;
         for (var column = columns.x; wy != 0.0 && column <= columns.y; column++) {
           let weight = wy * axisWeight(box.y, box.w, grid.y, f32(bx), f32(column), last.y);
           if (weight != 0.0) {
@@ -183,12 +189,21 @@ ${perElement(`
 
 const listProgram = defineProgram({
   name: 'roiTileLists',
-  uniforms: { count: 'u32', rois: 'u32', tile: 'u32', tilesY: 'u32', tilesX: 'u32', bins: 'f32', level: 'f32' },
+  uniforms: {
+    count: 'u32',
+    rois: 'u32',
+    tile: 'u32',
+    tilesY: 'u32',
+    tilesX: 'u32',
+    bins: 'f32',
+    level: 'f32',
+    firstImage: 'f32',
+  },
   bindings: { geometry: ['read', 'vec4f'], list: ['write', 'u32'], counts: ['write', 'u32'] },
   code: () =>
     perElement(`
     let corner = vec2f(f32(i / u.tilesX % u.tilesY), f32(i % u.tilesX)) * f32(u.tile);
-    let image = f32(i / (u.tilesX * u.tilesY));
+    let image = u.firstImage + f32(i / (u.tilesX * u.tilesY));
     var found = 0u;
     for (var roi = 0u; roi < u.rois; roi++) {
       let grid = geometry[2u * roi + 1u];
@@ -313,13 +328,21 @@ export function poolLevel(x: Tensor, geometry: Tensor, level: number, y: Tensor)
   // With few channels there are too few rows of bins to keep a device busy: one bin per invocation then.
   const run = lanes < 8 ? 1 : bins;
   const runs = Math.ceil(bins / run);
-  const count = rois * bins * runs * lanes;
-  x.device.gpu.dispatch(poolProgram, {
-    flags,
-    buffers: { geometry, x, y },
-    uniforms: { count, lanes, runs, run, bins, height, width, level },
-    workgroups: workgroupsFor(count),
-  });
+  const options = { operator: 'roi_align', writes: ['y'] };
+  inParts({ x }, { ...options, units: x.shape[0] }, (map, images) =>
+    inParts({ geometry, y }, { ...options, units: rois }, (parts, { count: some }) => {
+      const count = some * bins * runs * lanes;
+      const atLeast = images.first === 0 ? -LARGEST_FLOAT : images.first;
+      const end = images.first + images.count;
+      const below = end === x.shape[0] ? LARGEST_FLOAT : end;
+      x.device.gpu.dispatch(poolProgram, {
+        flags,
+        buffers: { ...map, ...parts },
+        uniforms: { count, lanes, runs, run, bins, height, width, level, firstImage: images.first, atLeast, below },
+        workgroups: workgroupsFor(count),
+      });
+    }),
+  );
 }
 
 /** Cells per side of a tile that shares one list of RoIs: small, since most RoIs are little larger than a tile of 8. */
@@ -339,23 +362,37 @@ export function poolLevelGradient(
   into?: Tensor,
   tile = TILE,
 ): Tensor {
-  const { device } = dy;
-  const [images, height, width, channels] = shape;
-  const [rois, bins] = dy.shape;
-  if (dy.size === 0) return into ?? device.zeros(shape);
-  const dx = into ?? device.empty(shape);
+  if (dy.size === 0) return into ?? dy.device.zeros(shape);
+  const dx = into ?? dy.device.empty(shape);
   if (dx.size === 0) return dx;
+  inParts({ dx }, { operator: 'roi_align', units: shape[0], writes: ['dx'] }, (map, { first: firstImage }) =>
+    inParts({ geometry, dy }, { operator: 'roi_align', units: dy.shape[0], writes: [] }, (parts, { first }) =>
+      gatherGradient(parts, map.dx, { level, tile, firstImage, accumulate: into !== undefined || first > 0 }),
+    ),
+  );
+  return dx;
+}
+
+/** Adds to the images of dx, or sets them to, what the RoIs of dy give. */
+function gatherGradient(
+  { geometry, dy }: { geometry: Tensor; dy: Tensor },
+  dx: Tensor,
+  { level, tile, firstImage, accumulate }: { level: number; tile: number; firstImage: number; accumulate: boolean },
+): void {
+  const { device } = dy;
+  const [images, height, width, channels] = dx.shape;
+  const [rois, bins] = dy.shape;
+  const mostBytes = Math.min(MAX_LIST_BYTES, device.gpu.bindingLimit);
   let side = tile;
   const tilesOf = (extent: number): number => Math.ceil(extent / side);
-  while (images * tilesOf(height) * tilesOf(width) * rois * 4 > MAX_LIST_BYTES && side < Math.max(height, width))
-    side *= 2;
+  while (images * tilesOf(height) * tilesOf(width) * rois * 4 > mostBytes && side < Math.max(height, width)) side *= 2;
   const [tilesY, tilesX] = [tilesOf(height), tilesOf(width)];
   const tiles = images * tilesY * tilesX;
   const list = device.empty([tiles, rois], 'u32');
   const counts = device.empty([tiles], 'u32');
   device.gpu.dispatch(listProgram, {
     buffers: { geometry, list, counts },
-    uniforms: { count: tiles, rois, tile: side, tilesY, tilesX, bins, level },
+    uniforms: { count: tiles, rois, tile: side, tilesY, tilesX, bins, level, firstImage },
     workgroups: workgroupsFor(tiles),
   });
   const { flags, lanes } = lanesFor(channels);
@@ -363,10 +400,9 @@ export function poolLevelGradient(
   device.gpu.dispatch(gradientProgram, {
     flags,
     buffers: { geometry, list, counts, dy, dx },
-    uniforms: { count, lanes, rois, tile: side, tilesY, tilesX, bins, height, width, accumulate: into ? 1 : 0 },
+    uniforms: { count, lanes, rois, tile: side, tilesY, tilesX, bins, height, width, accumulate: accumulate ? 1 : 0 },
     workgroups: workgroupsFor(count),
   });
   list.dispose();
   counts.dispose();
-  return dx;
 }

@@ -1,5 +1,7 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
 
 /*
  * Sums in two passes without atomics, so that the order of additions is fixed: first each split (or chunk of rows) by itself, then
@@ -40,20 +42,34 @@ export function sumPartials(
 
 const columnSumProgram = defineProgram({
   name: 'columnSum',
-  uniforms: { count: 'u32', rows: 'u32', columns: 'u32', chunk: 'u32' },
-  bindings: { x: 'read', partials: 'write' },
-  code: () =>
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32', accumulate: 'u32' },
+  bindings: (flags: ChannelFlags) => ({ x: ['read', floatsOf(flags)], out: ['write', floatsOf(flags)] }),
+  code: (flags) =>
     perElement(`
-    let column = i % u.columns;
-    let first = i / u.columns * u.chunk;
-    let end = min(first + u.chunk, u.rows);
-    var sum = 0.0;
-    for (var row = first; row < end; row++) { sum += x[row * u.columns + column]; }
-    partials[i] = sum;`),
+    let first = i / u.groups * u.rowsPerShare;
+    let end = min(first + u.rowsPerShare, u.rows);
+    var at = first * u.groups + i % u.groups;
+    var sum = ${floatsOf(flags)}();
+    for (var row = first; row < end; row++) {
+      sum += x[at];
+      at += u.groups;
+    }
+    if (u.accumulate == 1u) { sum += out[i]; }
+    out[i] = sum;`),
 });
 
-/** Rows that one lane adds by itself: enough to make the second pass small, few enough to keep rounding and idle lanes low. */
-const ROWS_PER_CHUNK = 256;
+/** Rows that one lane adds by itself: few enough to keep rounding and idle lanes low. With so few in all there is no second pass. */
+const ROWS_PER_SHARE = 64;
+const ROWS_AT_ONCE = 256;
+/** Shares that the second pass adds. */
+const MOST_SHARES = 256;
+
+/** How the rows of a sum over rows are dealt out. */
+export function sharesOfRows(rows: number): { rowsPerShare: number; shares: number } {
+  const rowsPerShare =
+    rows <= ROWS_AT_ONCE ? Math.max(rows, 1) : Math.max(ROWS_PER_SHARE, Math.ceil(rows / MOST_SHARES));
+  return { rowsPerShare, shares: Math.max(Math.ceil(rows / rowsPerShare), 1) };
+}
 
 /**
  * The gradient of a bias: the sum of `x` [rows, columns] over its rows, in a fixed order.
@@ -61,15 +77,30 @@ const ROWS_PER_CHUNK = 256;
  */
 export function columnSum(x: Tensor, rows: number, columns: number, into?: Tensor): Tensor {
   const { device } = x;
-  const out = into ?? device.empty([columns]);
-  const splits = Math.ceil(rows / ROWS_PER_CHUNK);
-  const partials = device.empty([splits, columns]);
-  device.gpu.dispatch(columnSumProgram, {
-    buffers: { x, partials },
-    uniforms: { count: splits * columns, rows, columns, chunk: ROWS_PER_CHUNK },
-    workgroups: workgroupsFor(splits * columns),
-  });
-  sumPartials(partials, out, { splits, columns }, { accumulate: into !== undefined });
-  partials.dispose();
-  return out;
+  const result = into ?? device.empty([columns]);
+  const { flags, groups } = channelGroups(columns);
+  const { shares, rowsPerShare } = sharesOfRows(rows);
+  const out = shares > 1 ? device.empty([shares, columns]) : result;
+  const accumulate = into !== undefined;
+  const perUnit = { x: rowsPerShare * columns };
+  const options = { operator: 'the gradient of a bias', units: shares, perUnit, writes: ['out'] };
+  inParts({ x, out }, options, (parts, { first, count }) =>
+    device.gpu.dispatch(columnSumProgram, {
+      flags,
+      buffers: parts,
+      uniforms: {
+        count: count * groups,
+        groups,
+        rows: rows - first * rowsPerShare,
+        rowsPerShare,
+        accumulate: accumulate && shares === 1 ? 1 : 0,
+      },
+      workgroups: workgroupsFor(count * groups),
+    }),
+  );
+  if (shares > 1) {
+    sumPartials(out, result, { splits: shares, columns }, { accumulate });
+    out.dispose();
+  }
+  return result;
 }

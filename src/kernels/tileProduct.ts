@@ -6,6 +6,7 @@ import { columnTile, positionsPerStep } from './columnTile.ts';
 import { kernelChoice } from './kernelChoice.ts';
 import { naiveColumns, naiveRows } from './naiveProduct.ts';
 import { matrixTexels, matrixTexture, padded, type Weights, weightsBuffer, weightsTexture } from './operands.ts';
+import { inProductParts } from './productParts.ts';
 import { rowTile } from './rowTile.ts';
 import { sumPartials } from './splitK.ts';
 import { type TileShape, tileColumns, tileFlags, tileRows } from './tile.ts';
@@ -191,6 +192,14 @@ function runRows(device: Device, tile: TileShape | 'naive', bound: Bound, shape:
  * @param out [images, outHeight, outWidth, columns], or larger where `target` spreads the positions.
  */
 export function rowProduct(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epilogue: Epilogue = {}): void {
+  const { residual } = epilogue;
+  const { columns } = shape;
+  inProductParts({ ...shape, a, positions: out, residual }, { operator: 'product', columns, writes: true }, (part) =>
+    rowProductPart(part.a, b, part.positions, { ...shape, ...part }, { ...epilogue, residual: part.residual }),
+  );
+}
+
+function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epilogue: Epilogue): void {
   const { image, window, columns } = shape;
   const { device } = a;
   const rows = image.images * window.outHeight * window.outWidth;
@@ -288,13 +297,13 @@ function runColumns(
 }
 
 /** How many positions one split sums, so that about as many workgroups run as keep the device busy. */
-function splitOf(tile: TileShape | 'naive', rows: number, columns: number, positions: number) {
+function splitOf(tile: TileShape | 'naive', rows: number, columns: number, positions: number, mostPartials: number) {
   if (tile === 'naive') return { chunk: positions, splits: 1 };
   const tiles = Math.ceil(rows / tileRows(tile)) * Math.ceil(columns / tileColumns(tile));
   const wanted = Math.min(
     Math.ceil(tile.parallelism / tiles),
     Math.floor(positions / LEAST_CHUNK),
-    Math.floor(MOST_PARTIALS / (rows * columns)),
+    Math.floor(mostPartials / (rows * columns)),
   );
   const step = positionsPerStep(tile);
   const chunk = Math.ceil(Math.ceil(positions / Math.max(wanted, 1)) / step) * step;
@@ -315,6 +324,25 @@ export function columnProduct(
   shape: ColumnShape,
   epilogue: Pick<Epilogue, 'scale' | 'accumulate'> = {},
 ): void {
+  const { columns } = shape;
+  inProductParts({ ...shape, a, positions: b }, { operator: 'product', columns, writes: false }, (part, first) =>
+    columnProductPart(
+      part.a,
+      part.positions,
+      out,
+      { ...shape, ...part },
+      { ...epilogue, accumulate: epilogue.accumulate || !first },
+    ),
+  );
+}
+
+function columnProductPart(
+  a: Tensor,
+  b: Tensor,
+  out: Tensor,
+  shape: ColumnShape,
+  epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
+): void {
   const { image, window, columns } = shape;
   const { device } = a;
   const rows = window.tapsDown * window.tapsAcross * image.channels;
@@ -324,7 +352,8 @@ export function columnProduct(
   const held = sourceThatHolds(device, chosen, image, { taps: 1, depth: positions, columns });
   // Padding A's channels would give C rows that it does not have.
   const tile = held !== 'naive' && image.channels % 4 !== 0 ? { ...held, source: 'buffer' as const } : held;
-  const { chunk, splits } = splitOf(tile, rows, columns, positions);
+  const mostPartials = Math.min(MOST_PARTIALS, device.gpu.bindingLimit / 4);
+  const { chunk, splits } = splitOf(tile, rows, columns, positions, mostPartials);
   const partials = splits > 1 ? device.empty([splits, rows, columns]) : out;
   const textures = tile !== 'naive' && tile.source === 'texture';
   const pixels = image.images * image.height * image.width;

@@ -17,12 +17,14 @@ export function defineUnary(
     name,
     uniforms: { count: 'u32' },
     bindings: { input: 'read', output: 'write' },
+    elementwise: ['input', 'output'],
     code: () => `fn value(x: f32) -> f32 { ${value} }\n${perElement('output[i] = value(input[i]);')}`,
   });
   const backwardProgram = defineProgram({
     name: `${name}Backward`,
     uniforms: { count: 'u32', accumulate: 'u32' },
     bindings: { output: 'read', upstream: 'read', sum: 'write' },
+    elementwise: ['output', 'upstream', 'sum'],
     code: () => `fn gradient(y: f32, dy: f32) -> f32 { return ${gradient}; }
 ${perElement('sum[i] = select(0.0, sum[i], u.accumulate == 1u) + gradient(output[i], upstream[i]);')}`,
   });

@@ -1,6 +1,7 @@
 import type { PooledBuffer, PooledTexture } from '../gpu/pool.ts';
 import { workgroupsFor } from '../gpu/program.ts';
 import type { Device } from '../tensor/device.ts';
+import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { kernelChoice } from './kernelChoice.ts';
 import { matrixTexels, matrixTexture, type Weights } from './operands.ts';
@@ -123,9 +124,12 @@ function weightPlanes({ tensor, depth, columns, transposed }: Weights, source: S
   );
 }
 
-/** Whether channels are whole vectors and textures, where tiles read them, hold the maps. */
+/** Whether channels are whole vectors, textures, where tiles read them, hold the maps, and one binding holds an image and the planes. */
 export function winogradCan(x: Tensor, y: Tensor): boolean {
   if ([x, y].some(({ size, shape }) => size === 0 || shape[3] % 4 !== 0)) return false;
+  const { bindingLimit } = x.device.gpu;
+  const planes = PLANES * 4 * Math.max(x.shape[3] * y.shape[3], x.shape[3], y.shape[3]);
+  if (planes > bindingLimit || [x, y].some(({ bytes, shape }) => bytes / shape[0] > bindingLimit)) return false;
   const texels = [x, y].map(({ size, shape }) => matrixTexels(size / shape[3], shape[3]));
   return texels.every((count) => x.device.gpu.textureHolds(count));
 }
@@ -146,8 +150,16 @@ export function winogradConvolution(
   epilogue: Epilogue,
   chunkBytes = CHUNK_BYTES,
 ): void {
+  const maps = { x, y, residual: epilogue.residual };
+  inParts(maps, { operator: 'conv2d', units: x.shape[0], writes: ['y'] }, (part) =>
+    convolveImages(part.x, weights, part.y, { ...epilogue, residual: part.residual }, chunkBytes),
+  );
+}
+
+function convolveImages(x: Tensor, weights: Weights, y: Tensor, epilogue: Epilogue, mostBytes: number): void {
   const { device } = x;
   const { depth, columns } = weights;
+  const chunkBytes = Math.min(mostBytes, device.gpu.bindingLimit);
   const tiling = tilingOf(x);
   const { tile, source } = productTile(device, 'row', tiling.tiles, columns, depth);
   const kernels = weightPlanes(weights, source);
@@ -185,7 +197,20 @@ export function winogradWeightGradients(
   { scale, accumulate = false }: Pick<Epilogue, 'scale' | 'accumulate'>,
   chunkBytes = CHUNK_BYTES,
 ): void {
+  inParts({ x, g }, { operator: 'conv2d', units: x.shape[0], writes: [] }, (part, { first }) =>
+    weightGradientsOfImages(part.x, part.g, dw, { scale, accumulate: accumulate || first > 0 }, chunkBytes),
+  );
+}
+
+function weightGradientsOfImages(
+  x: Tensor,
+  g: Tensor,
+  dw: Tensor,
+  { scale, accumulate = false }: Pick<Epilogue, 'scale' | 'accumulate'>,
+  mostBytes: number,
+): void {
   const { device } = x;
+  const chunkBytes = Math.min(mostBytes, device.gpu.bindingLimit);
   const [rows, columns] = [x.shape[3], g.shape[3]];
   const tiling = tilingOf(x);
   const { tile, source } = productTile(device, 'column', rows, columns, tiling.tiles);

@@ -1,4 +1,3 @@
-import { add } from '../kernels/arithmetic.ts';
 import { interpolateNearest } from '../kernels/interpolate.ts';
 import { maxPool2d } from '../kernels/maxPool2d.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -38,8 +37,8 @@ export class FeaturePyramidNetwork {
       let top = this.#inner[last].forward(features[last], training);
       results[last] = this.#layer[last].forward(top, training);
       for (let i = last - 1; i >= 0; i--) {
-        const lateral = this.#inner[i].forward(features[i], training);
-        top = add(lateral, interpolateNearest(top, { size: [lateral.shape[1], lateral.shape[2]] }));
+        const [, height, width] = features[i].shape;
+        top = this.#inner[i].forward(features[i], training, interpolateNearest(top, { size: [height, width] }));
         results[i] = this.#layer[i].forward(top, training);
       }
       results.push(maxPool2d(results[last], { kernelSize: 1, stride: 2, padding: 0 }));

@@ -38,9 +38,10 @@ export class Conv2d {
     );
   }
 
-  forward(x: Tensor): Tensor {
+  /** @param residual like the output, added before the ReLU */
+  forward(x: Tensor, residual?: Tensor): Tensor {
     const { stride = 1, padding = 0, relu = false } = this.#options;
-    return conv2d(x, this.#weight.tensor, { bias: this.#bias.tensor, stride, padding, relu });
+    return conv2d(x, this.#weight.tensor, { bias: this.#bias.tensor, stride, padding, relu, residual });
   }
 }
 
@@ -194,9 +195,10 @@ export class Conv2dNormActivation {
           );
   }
 
-  forward(x: Tensor, training: boolean): Tensor {
+  /** @param residual like the output, added before the ReLU */
+  forward(x: Tensor, training: boolean, residual?: Tensor): Tensor {
     return this.#layer instanceof Conv2d
-      ? this.#layer.forward(x)
-      : this.#layer.forward(x, { training, relu: this.#relu });
+      ? this.#layer.forward(x, residual)
+      : this.#layer.forward(x, { training, relu: this.#relu, residual });
   }
 }

@@ -26,8 +26,8 @@ const BOX_POOL = 7;
 const MASK_POOL = 14;
 const SAMPLING_RATIO = 2;
 const SMOOTH_L1_BETA = 1 / 9;
-/** Positives of a batch whose masks may all be padding. */
-const MANY_POSITIVES = 64;
+/** Mask heads of more channels are not run on padding: hundreds of masks of 256 channels cost more than the rest of a step. */
+const PADDED_MASK_CHANNELS = 64;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -44,6 +44,17 @@ interface Selected {
   positives: PositiveRois;
   /** f32 []: what the losses of boxes are divided by, the number of samples. */
   total: Tensor;
+}
+
+/** The first `length` positives. */
+function cut({ rows, rois, labels, matched, total }: PositiveRois, length: number): PositiveRois {
+  return {
+    rows: narrow(rows, 0, 0, length),
+    rois: narrow(rois, 0, 0, length),
+    labels: narrow(labels, 0, 0, length),
+    matched: narrow(matched, 0, 0, length),
+    total,
+  };
 }
 
 /** torchvision's RoIHeads (`torchvision/models/detection/roi_heads.py`): box branch and, unless box-only, mask branch. */
@@ -80,9 +91,9 @@ export class RoiHeads {
 
   /**
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
-   * device, as lists that are as long as they may become, so nothing is read back; except where somebody observes, where the
-   * heads have batch norm (`headNorm`), whose statistics padding would spoil, and where masks of padding would cost more than
-   * waiting: then the lists are cut to their lengths.
+   * device, as lists that are as long as they may become, so nothing is read back, with three exceptions. Where somebody observes,
+   * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
+   * first. For a wide mask head the positives are counted while the device computes the box head, and their list is cut.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -94,9 +105,12 @@ export class RoiHeads {
     const { device } = features[0];
     return device.scope(async () => {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
-      const exact =
-        observe || this.#config.headNorm === 'batch' || (this.#mask && selected.positives.rows.size > MANY_POSITIVES);
+      const exact = observe || this.#config.headNorm === 'batch';
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
+      const wide = this.#mask && Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
+      const counted = wide && !exact ? positives.total.ints() : null;
+      // Awaited below, unless something fails before.
+      counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, samples.rois, batch, BOX_POOL),
         true,
@@ -106,8 +120,13 @@ export class RoiHeads {
       const { masks } = training.truths;
       if (!this.#mask || !masks) return losses;
       const mask = this.#mask;
+      let found = positives;
+      if (counted) {
+        device.gpu.flush();
+        found = cut(positives, (await counted)[0]);
+      }
       const loss = device.labelled('roi_heads.mask', () =>
-        this.#maskLoss(mask, masks, features, batch, positives, observe),
+        this.#maskLoss(mask, masks, features, batch, found, observe),
       );
       return { ...losses, loss_mask: await loss };
     });
@@ -141,12 +160,13 @@ export class RoiHeads {
     const { device } = counts;
     const [perImage, [positive]] = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
     const length = perImage.reduce((sum, n) => sum + n, 0);
-    const first = <T extends object>(lists: T, n: number): T =>
-      Object.fromEntries(Object.entries(lists).map(([name, list]) => [name, narrow(list, 0, 0, n)])) as T;
-    const { total: positiveTotal, ...lists } = positives;
     const narrowed = {
-      samples: first(samples, length),
-      positives: { ...first(lists, positive), total: positiveTotal },
+      samples: {
+        rois: narrow(samples.rois, 0, 0, length),
+        labels: narrow(samples.labels, 0, 0, length),
+        codes: narrow(samples.codes, 0, 0, length),
+      },
+      positives: cut(positives, positive),
       total,
     };
     if (observe) await this.#observeSamples(narrowed.samples, perImage, observe);

@@ -6,6 +6,7 @@ const program = defineProgram({
   name: 'accumulate',
   uniforms: { count: 'u32' },
   bindings: { source: 'read', sink: 'write' },
+  elementwise: ['source', 'sink'],
   code: () => perElement('sink[i] += source[i];'),
 });
 

@@ -23,7 +23,7 @@ export interface GraphNode {
   label: string;
   edges: Edge[];
   saved: Record<string, Tensor>;
-  backward: (upstream: Tensor) => Partial<Record<string, GradientThunk>>;
+  backward: (upstream: Tensor, into: Partial<Record<string, Tensor>>) => Partial<Record<string, GradientThunk>>;
   /** Sum of the gradients that have reached the output so far. */
   gradient: Tensor | null;
   released: boolean;
@@ -39,9 +39,31 @@ export function releaseNode(node: GraphNode): void {
   node.gradient = null;
 }
 
+/** The gradient so far of what an edge leads to. */
+function gradientAt({ node, leaf }: Edge): Tensor | null {
+  return node ? node.gradient : (leaf?.grad ?? null);
+}
+
+/** A gradient that something else also views (an addition passes one gradient to both sides) must not be written to. */
+function writableOf(current: Tensor | null): Tensor | undefined {
+  return current?.storage.references === 1 ? current : undefined;
+}
+
+/** What can be added to, by input. Where two inputs are one tensor, only the first has it, since no kernel may bind it twice. */
+function gradientsToAddTo(edges: readonly Edge[]): Partial<Record<string, Tensor>> {
+  const into: Partial<Record<string, Tensor>> = {};
+  const taken = new Set<Tensor>();
+  for (const edge of edges) {
+    const writable = writableOf(gradientAt(edge));
+    if (!writable || taken.has(writable)) continue;
+    taken.add(writable);
+    into[edge.input] = writable;
+  }
+  return into;
+}
+
 function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Tensor {
-  // A gradient that something else also views (an addition passes one gradient to both sides) must not be written to.
-  const writable = current && current.storage.references === 1 ? current : undefined;
+  const writable = writableOf(current);
   const gradient = thunk(writable);
   if (!current || gradient === current) return gradient;
   if (gradient.size !== current.size) {
@@ -66,40 +88,53 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
 }
 
 /**
- * Runs the tape backwards from `root` and adds to `grad` of every leaf that needs it. Nodes are visited from the last
+ * Runs the tape backwards from `roots` and adds to `grad` of every leaf that needs it. Nodes are visited from the last
  * recorded to the first, so each sees its whole gradient; each is freed as soon as it has been consumed, and its
  * activations with it. A second call on the same graph is an error.
  *
- * @param root a tensor with a graph; `upstream` (same shape) defaults to 1 for a tensor of one element.
+ * @param roots tensors with a graph. Several, such as the losses of a model, are scalars of which the sum is meant.
+ * @param upstream of a single root (same shape); by default 1 for a tensor of one element.
  */
-export function backward(device: Device, root: Tensor, upstream?: Tensor): void {
-  if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
-  if (!upstream && root.size !== 1)
-    throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+export function backward(device: Device, roots: Tensor | readonly Tensor[], upstream?: Tensor): void {
+  const all = Array.isArray(roots) ? (roots as readonly Tensor[]) : [roots as Tensor];
+  const starts = all.map((root) => {
+    if (!root.node) throw new Error(`backward: ${root} was not computed from anything that requires a gradient.`);
+    if (!upstream && root.size !== 1)
+      throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
+    return { node: root.node, root };
+  });
+  if (upstream && all.length !== 1) throw new Error('backward: an upstream gradient goes with one root.');
   const nodes = new Set<GraphNode>();
-  const waiting = [root.node];
+  const waiting = starts.map(({ node }) => node);
   for (let node = waiting.pop(); node; node = waiting.pop()) {
     if (nodes.has(node)) continue;
-    if (node.released) throw new Error(`backward: the graph of ${root} was already consumed (at ${node.operator}).`);
+    if (node.released)
+      throw new Error(`backward: the graph of ${all.join(', ')} was already consumed (at ${node.operator}).`);
     nodes.add(node);
     for (const edge of node.edges) if (edge.node) waiting.push(edge.node);
   }
   const outer = device.gpu.label;
-  root.node.gradient = upstream ? upstream.view(root.shape) : device.detached(() => device.full(root.shape, 1));
+  const seed = upstream ?? device.detached(() => device.full([], 1));
+  for (const { node, root } of starts) {
+    // A root that is given twice, or that another is computed from, has a gradient of its own beside.
+    node.gradient = node.gradient
+      ? addInto(node.gradient, () => seed.view(root.shape), 'backward')
+      : seed.view(root.shape);
+  }
+  if (!upstream) seed.dispose();
   for (const node of [...nodes].sort((a, b) => b.id - a.id)) {
     const gradient = node.gradient;
     if (gradient) {
       device.gpu.label = node.label && `${node.label}, backward`;
       device.noGrad(() =>
         device.scope(() => {
-          const thunks = node.backward(gradient);
+          const thunks = node.backward(gradient, gradientsToAddTo(node.edges));
           for (const edge of node.edges) {
             const thunk = thunks[edge.input];
             if (!thunk) throw new Error(`${node.operator} has no gradient rule for its input ${edge.input}.`);
             const target = edge.node ?? edge.leaf;
             if (!target) continue;
-            const current = edge.node ? edge.node.gradient : (edge.leaf?.grad ?? null);
-            const sum = addInto(current, thunk, `${node.operator}.${edge.input}`);
+            const sum = addInto(gradientAt(edge), thunk, `${node.operator}.${edge.input}`);
             device.disown(sum);
             if (edge.node) edge.node.gradient = sum;
             else if (edge.leaf) edge.leaf.grad = sum;

@@ -9,6 +9,7 @@ const fill = defineProgram({
   name: 'fill',
   uniforms: { count: 'u32', value: 'f32' },
   bindings: { y: 'write' },
+  elementwise: ['y'],
   code: () => perElement('y[i] = u.value;'),
 });
 
@@ -209,8 +210,8 @@ export class Device {
     return full;
   }
 
-  /** Adds the gradients of `root` to its leaves; see `autograd.ts`. */
-  backward(root: Tensor, upstream?: Tensor): void {
-    this.tagged('gradients', () => backward(this, root, upstream));
+  /** Adds the gradients of `roots` (of their sum, if they are several) to their leaves; see `autograd.ts`. */
+  backward(roots: Tensor | readonly Tensor[], upstream?: Tensor): void {
+    this.tagged('gradients', () => backward(this, roots, upstream));
   }
 }

@@ -48,9 +48,10 @@ export class FlatParameters {
   readonly #momenta = new Map<string, Tensor>();
   #disposed = false;
 
-  /** `chunkBytes` bounds a buffer (default 64 MiB, half of what the weakest adapter binds); a larger parameter has its own. */
-  constructor(device: Device, parameters: Iterable<ParameterValues>, chunkBytes = DEFAULT_CHUNK_BYTES) {
+  /** `mostBytes` bounds a buffer (default 64 MiB, half of what the weakest adapter binds); a larger parameter has its own. */
+  constructor(device: Device, parameters: Iterable<ParameterValues>, mostBytes = DEFAULT_CHUNK_BYTES) {
     this.device = device;
+    const chunkBytes = Math.min(mostBytes, device.gpu.bindingLimit);
     const list = [...parameters];
     const offsets: { chunk: number; offset: number; bytes: number }[] = [];
     const lengths: number[] = [];

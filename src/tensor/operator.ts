@@ -34,6 +34,8 @@ export interface BackwardContext<I extends Inputs, P extends Params> {
   upstream: Tensor;
   /** Inputs whose gradient will be asked for. */
   needs: Needs<I>;
+  /** Gradients that are there already and may be added to: what the thunks are given, known beforehand to those who compute several at once. */
+  into: { readonly [K in keyof I]?: Tensor };
 }
 
 /**
@@ -84,9 +86,16 @@ export function defineOperator<I extends Inputs, P extends Params>(
       operator: definition.name,
       edges: edges.map(([input, tensor]) => ({ input, node: tensor.node, leaf: tensor.node ? null : tensor })),
       saved: kept,
-      backward: (upstream) => {
+      backward: (upstream, into) => {
         if (!definition.backward) throw new Error(`${definition.name} has no backward rule.`);
-        return definition.backward({ params, shapes, saved: kept, upstream, needs });
+        return definition.backward({
+          params,
+          shapes,
+          saved: kept,
+          upstream,
+          needs,
+          into: into as { [K in keyof I]?: Tensor },
+        });
       },
     });
     output.requiresGrad = true;

@@ -76,6 +76,11 @@ export class Tensor {
     return this.#disposed;
   }
 
+  /** What its elements take on the device. */
+  get bytes(): number {
+    return this.size * 4;
+  }
+
   get rank(): number {
     return this.shape.length;
   }

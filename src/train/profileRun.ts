@@ -1,9 +1,9 @@
 import { Loader } from '../data/loader.ts';
 import { Random } from '../data/random.ts';
 import type { Sample } from '../data/types.ts';
-import { busyMs, Profiler, type Span } from '../gpu/profiler.ts';
 import type { Run } from './run.ts';
 import { trainStep } from './step.ts';
+import { type Profile, StepProfile } from './stepProfile.ts';
 
 export interface ProfileOptions {
   mode: 'train' | 'predict';
@@ -11,20 +11,6 @@ export interface ProfileOptions {
   steps: number;
   warmUp: number;
   progress?: (done: number, total: number) => void;
-}
-
-export interface Profile {
-  spans: Span[];
-  /** Milliseconds of the timed steps: by the host's clock, and in which the device was inside kernels. */
-  wallMs: number;
-  busyMs: number;
-  /** Readbacks and dispatches of a step. */
-  readbacks: number;
-  dispatches: number;
-  /** Bytes in use within the last step at its end, by tag, and buffers created by the timed steps. */
-  byTag: Record<string, number>;
-  held: number;
-  created: number;
 }
 
 /**
@@ -60,34 +46,17 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
     await step(i);
     progress?.(i + 1, total);
   }
-  await gpu.sync();
-  const profiler = new Profiler(gpu.device);
-  gpu.profileWith(profiler);
+  const profile = await StepProfile.start(gpu);
   try {
-    const before = gpu.counters();
-    const started = performance.now();
     for (let i = 0; i < steps; i++) {
       await step(warmUp + i);
       progress?.(warmUp + i + 1, total);
     }
-    await gpu.sync();
-    const wallMs = performance.now() - started;
-    const after = gpu.counters();
-    const spans = await profiler.collect(gpu);
-    return {
-      spans,
-      wallMs,
-      busyMs: busyMs(spans),
-      readbacks: (after.readbacks - before.readbacks) / steps,
-      dispatches: (after.dispatches - before.dispatches) / steps,
-      byTag: after.byTag,
-      held: after.held,
-      created: after.created - before.created,
-    };
-  } finally {
-    gpu.profileWith(null);
-    profiler.destroy();
+  } catch (error) {
+    profile.cancel();
+    throw error;
   }
+  return profile.finish(steps);
 }
 
 /** The first batches of the training images, as loaded without changes. */

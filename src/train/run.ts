@@ -31,6 +31,9 @@ export const RUN_FILES = {
   scores: 'scores.json',
   panels: 'panels',
   report: 'report.html',
+  /** Of `train --profile`: the tables, and the trace for Perfetto. */
+  profile: 'profile.json',
+  trace: 'trace.json',
 } as const;
 
 /** Everything a run works with. */

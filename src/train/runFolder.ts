@@ -97,6 +97,8 @@ const FILE_KINDS: readonly (readonly [name: RegExp, what: string])[] = [
   [/^submission\.csv$/, 'the cells found, a row each, run-length encoded'],
   [/^scores\.json$/, 'scores of the best weights on the validation images'],
   [/^metrics\.jsonl$/, 'a line an epoch: losses and scores'],
+  [/^profile\.json$/, 'time by kernel and by part of the model'],
+  [/^trace\.json$/, 'every kernel of a few steps (ui.perfetto.dev)'],
   [/^events\.out\.tfevents\./, 'scalars for TensorBoard (tensorboard --logdir)'],
   [/^config\.json$/, 'every option of the run'],
   [/^environment\.json$/, 'machine, adapter, versions and data of the run'],

@@ -1,8 +1,6 @@
 import type { Sample } from '../data/types.ts';
-import { add } from '../kernels/arithmetic.ts';
 import type { SampleOrder } from '../kernels/sampler.ts';
 import { sgdStep } from '../kernels/sgd.ts';
-import { cat, reshape } from '../kernels/shape.ts';
 import type { LossName, MaskRCNN } from '../model/maskRcnn.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
@@ -23,12 +21,10 @@ function stacked(losses: Partial<Record<LossName, Tensor>>): { names: LossName[]
   const names = Object.keys(losses) as LossName[];
   const list = names.map((name) => losses[name] as Tensor);
   const { device } = list[0];
-  const values = device.noGrad(() =>
-    cat(
-      list.map((loss) => reshape(loss, [1])),
-      0,
-    ),
-  );
+  const values = device.empty([list.length]);
+  list.forEach(({ buffer }, i) => {
+    device.gpu.copy(buffer, values.buffer, 4, 0, 4 * i);
+  });
   return { names, list, values };
 }
 
@@ -52,7 +48,7 @@ export function trainStep(
     );
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
-    device.backward(list.reduce((sum, loss) => add(sum, loss)));
+    device.backward(list);
     device.labelled('sgd', () => sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined }));
     return { names, values };
   });

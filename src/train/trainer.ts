@@ -16,6 +16,7 @@ import { checkpointInfo, RUN_FILES, type Run } from './run.ts';
 import { type EpochMetrics, RunLog } from './runLog.ts';
 import { learningRate } from './schedule.ts';
 import { type StepLosses, trainStep } from './step.ts';
+import { type Profile, TrainingProfile } from './stepProfile.ts';
 import { tunedThresholds, type Validation, validate } from './validate.ts';
 
 type TrainedEpoch = Pick<EpochMetrics, 'epoch' | 'steps' | 'lr' | 'secondsPerStep' | 'train'>;
@@ -25,6 +26,8 @@ export interface TrainHooks {
   say(line: string): void;
   /** True once the user has asked to stop: the step under way is finished, then the run saved. */
   stopping(): boolean;
+  /** Where given, a few steps are profiled, and training waits for it to take the profile. */
+  profiled?(profile: Profile): Promise<void>;
 }
 
 /** How a run ended: after all its epochs, or on request. */
@@ -41,6 +44,7 @@ export class Trainer {
   #epoch = 0;
   #step = 0;
   #losses = new LossMeter();
+  #profile: TrainingProfile | null = null;
   #best: EpochScore | null = null;
   /** From `start` or `resume`, one of which comes before `train`. */
   #log!: RunLog;
@@ -91,11 +95,19 @@ export class Trainer {
 
   /** @throws NonFiniteLossError when a loss is no number; checkpoints written before stay. */
   async train(): Promise<TrainOutcome> {
-    const { options } = this.#run;
-    while (this.#epoch < options.epochs) {
-      const trained = await this.#trainEpoch(this.#epoch + 1);
-      if (!trained) return { stopped: true };
-      await this.#finishEpoch(trained);
+    const { options, model } = this.#run;
+    if (this.#hooks.profiled) {
+      const session = this.#stepsDone(options.epochs) - this.#stepsDone(this.#epoch) - this.#step;
+      this.#profile = new TrainingProfile(model.device.gpu, session);
+    }
+    try {
+      while (this.#epoch < options.epochs) {
+        const trained = await this.#trainEpoch(this.#epoch + 1);
+        if (!trained) return { stopped: true };
+        await this.#finishEpoch(trained);
+      }
+    } finally {
+      this.#profile?.end();
     }
     if (!this.#best) throw new Error('A finished run has a best epoch.');
     return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
@@ -117,7 +129,8 @@ export class Trainer {
     });
     const steps = loader.length;
     const first = this.#step;
-    const bar = startProgress(`Epoch ${epoch}/${options.epochs}`, steps, first);
+    const startBar = () => startProgress(`Epoch ${epoch}/${options.epochs}`, steps, this.#step);
+    let bar = startBar();
     // A step's losses are read while the next is being computed, so that no step waits for them.
     let unread: { losses: StepLosses; ids: string[]; lr: number } | null = null;
     const readPending = async (): Promise<void> => {
@@ -136,11 +149,19 @@ export class Trainer {
       for await (const batch of loader) {
         if (batches++ < first) continue;
         lr = learningRate((epoch - 1) * steps + this.#step, steps, options);
+        await this.#profile?.stepBegins();
         const losses = await trainStep(model, batch, this.#nextOrder(), { ...options, lr });
         await readPending();
         this.#step++;
         unread = { losses, ids: batch.map(({ image }) => image.id), lr };
-        if (this.#hooks.stopping() && this.#step < steps) {
+        const stops = this.#hooks.stopping() && this.#step < steps;
+        const profile = await this.#profile?.stepEnds(stops || this.#step === steps);
+        if (profile) {
+          bar.stop();
+          await this.#hooks.profiled?.(profile);
+          bar = startBar();
+        }
+        if (stops) {
           await readPending();
           await this.#saveState(epochStart);
           return null;

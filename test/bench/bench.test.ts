@@ -5,10 +5,12 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type BenchGroup, caseName, matches, sizes } from '../../bench/cases.ts';
 import { relativeError } from '../../bench/check.ts';
 import { benchCommand, runBench, selectGroups } from '../../bench/command.ts';
+import { median } from '../../bench/comparison.ts';
 import { benchGroups } from '../../bench/groups.ts';
 import { resnet50Layers } from '../../bench/layers.ts';
-import { measure, median } from '../../bench/measure.ts';
+import { measure } from '../../bench/measure.ts';
 import { type BenchReport, layersShareOfPeak, renderMarkdown, renderTables } from '../../bench/report.ts';
+import { withSection } from '../../bench/resultsFile.ts';
 import { UserError } from '../../src/cli/errors.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import { presetConfig } from '../../src/model/presets.ts';
@@ -76,7 +78,8 @@ describe('case list', () => {
 
   it('is filtered by words, as one would type them', () => {
     const layers = selectGroups('small', 'layer');
-    expect(layers.length).toBe(resnet50Layers(8).length);
+    // Forward and backward.
+    expect(layers.length).toBe(2 * resnet50Layers(8).length);
     expect(layers.every(({ name }) => name.startsWith('layer '))).toBe(true);
     const ladder = selectGroups('full', 'CONV2D forward 3x3 64->64');
     expect(ladder.map(({ name }) => name)).toEqual(['conv2d forward 3×3 64→64 @64×64']);
@@ -207,7 +210,7 @@ describe('command', () => {
     expect(report.peaks.gflops).toBeGreaterThan(0);
     expect(Object.keys(report.versions)).toContain('webgpu');
     expect(report.adapter.name).not.toBe('');
-    expect(readFileSync(markdown, 'utf8')).toBe(renderMarkdown(report));
+    expect(readFileSync(markdown, 'utf8')).toBe(withSection('', renderMarkdown(report)));
     expect(readFileSync(markdown, 'utf8')).toContain('| matmul 128³ | matmul |');
     expect(shown.mock.calls.flat().join('\n')).toContain('matmul 128³');
     expect(readdirSync(folder).sort()).toEqual(['bench.json', 'bench.md']);

@@ -18,7 +18,7 @@ it('answers an unknown option with one sentence and exit code 2', () => {
 it('lists cases without opening an adapter', () => {
   const { status, stderr, stdout } = bench('--list', '--filter', 'matmul', '--size', 'full');
   expect(stdout).toBe(
-    'matmul 512³: naive, tile from buffers, tile from textures, matmul\nmatmul 1024³: naive, tile from buffers, tile from textures, matmul\n',
+    'matmul 512³: naive, tile from buffers, tile from textures, matmul\nmatmul 1024³: naive, tile from buffers, tile from textures, matmul\nmatmul 1024³ beside others: matmul\n',
   );
   expect(stderr).toBe('');
   expect(status).toBe(0);

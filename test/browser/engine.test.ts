@@ -102,7 +102,7 @@ describe.skipIf(!browser)(`the engine in a browser${unfit ? ` (skipped: ${unfit}
   });
 
   it.each([
-    ['tooLarge', 'out-of-memory', /binds at most/],
+    ['tooLarge', 'out-of-memory', /a buffer of this adapter holds at most/],
     ['doesNotCompile', 'validation', /WGSL of testBroken does not compile[\s\S]*y\[i\] = nothingOfThatName;/],
     ['lost', 'lost', /The device was lost/],
   ] as const)('tells errors of the device: %s', async (name, kind, message) => {

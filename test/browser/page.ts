@@ -40,7 +40,7 @@ const broken = defineProgram({
 
 /** Errors that must reach the caller instead of wrong numbers. */
 const failures = {
-  tooLarge: () => failure(async (device) => device.zeros([device.gpu.limits.maxStorageBufferBindingSize])),
+  tooLarge: () => failure(async (device) => device.zeros([device.gpu.limits.maxBufferSize])),
   doesNotCompile: () =>
     failure((device) => {
       const y = device.zeros([2]);

@@ -1,5 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
+import { mul } from '../../src/kernels/arithmetic.ts';
 import { batchNorm2d, frozenBatchNorm2d } from '../../src/kernels/batchNorm.ts';
+import { sum } from '../../src/kernels/reduce.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { sizeOf, type Tensor } from '../../src/tensor/tensor.ts';
 import { channelStatistics, batchNorm as reference } from '../reference/batchNorm.ts';
@@ -224,6 +226,31 @@ describe('batchNorm2d', () => {
         return gradient;
       };
       expect(await once()).toEqual(await once());
+    }));
+
+  test('adds to gradients of weight and bias that are there already', () =>
+    device.scope(async () => {
+      const values = (seed: number, size: number) => uniform(size, seed);
+      const x = device.tensor(values(1, 2 * 40 * 9 * 6), [2, 40, 9, 6]);
+      const affine = { weight: device.tensor(values(2, 6), [6]), bias: device.tensor(values(3, 6), [6]) };
+      const running = { runningMean: device.zeros([6]), runningVar: device.full([6], 1) };
+      const leaves = [x, affine.weight, affine.bias];
+      for (const tensor of leaves) tensor.requiresGrad = true;
+      const pass = async (): Promise<Float32Array[]> => {
+        device.backward(sum(mul(x, batchNorm2d(x, affine, running, { training: true, relu: true }))));
+        return Promise.all(leaves.map(({ grad }) => grad!.floats()));
+      };
+      const once = await pass();
+      const twice = await pass();
+      for (const [i, gradient] of once.entries()) {
+        expect(gradient.some((value) => value !== 0)).toBe(true);
+        expectClose(
+          twice[i],
+          Float64Array.from(gradient, (value) => 2 * value),
+          1e-4,
+        );
+      }
+      for (const { grad } of leaves) grad?.dispose();
     }));
 
   test('an empty batch leaves everything as it is', () =>

@@ -218,6 +218,20 @@ describe('the tape', () => {
     });
   });
 
+  it('goes back from several losses as from their sum, in one pass', async () => {
+    await device.scope(async () => {
+      const x = device.tensor([2, 3], [2]);
+      x.requiresGrad = true;
+      const squares = mul(x, x);
+      const [first, second] = [sum(squares), sum(mul(squares, x))];
+      // The third is computed from the first, and the first is given twice.
+      device.backward([first, second, mul(first, first), first]);
+      // 2·2x + 3x² + 2·13·2x
+      expectClose(await x.grad!.floats(), [8 + 12 + 104, 12 + 27 + 156], 1e-5);
+      x.grad!.dispose();
+    });
+  });
+
   it('refuses a second pass over one graph, a root without graph, and an upstream that is missing', () => {
     device.scope(() => {
       const x = device.full([2], 1);
@@ -229,6 +243,7 @@ describe('the tape', () => {
         /was not computed from anything that requires a gradient/,
       );
       expect(() => device.backward(mul(x, x))).toThrow(/has 2 elements and needs an upstream gradient/);
+      expect(() => device.backward([sum(x), sum(x)], device.full([], 1))).toThrow(/goes with one root/);
       x.grad!.dispose();
     });
   });

@@ -30,7 +30,9 @@ it('times the kernels of whole steps under the parts of the model, and leaves th
     }
     expect(trained.busyMs).toBeGreaterThan(0);
     expect(trained.busyMs).toBeLessThanOrEqual(trained.wallMs);
-    expect(trained.byTag.parameters).toBeGreaterThan(0);
+    expect(trained.peakByTag.parameters).toBeGreaterThan(0);
+    expect(trained.peakByTag.activations).toBeGreaterThan(0);
+    expect(trained.steps).toBe(2);
     const predicted = await profileRun(run, { mode: 'predict', steps: 1, warmUp: 0 });
     expect(predicted.spans.length).toBeGreaterThan(0);
     expect(predicted.spans.some(({ module }) => module.includes('backward'))).toBe(false);

@@ -12,7 +12,8 @@ import { NonFiniteLossError } from '../../src/train/losses.ts';
 import { type GivenTrainOptions, readTrainConfig } from '../../src/train/options.ts';
 import { allocateRun, type Run } from '../../src/train/run.ts';
 import { type EpochMetrics, RunLog } from '../../src/train/runLog.ts';
-import { Trainer, type TrainOutcome } from '../../src/train/trainer.ts';
+import type { Profile } from '../../src/train/stepProfile.ts';
+import { Trainer, type TrainHooks, type TrainOutcome } from '../../src/train/trainer.ts';
 import { removeFolders, temporaryFolder } from '../data/folders.ts';
 import { shownScalars } from '../reference/eventFile.ts';
 import { testDevice } from '../support/device.ts';
@@ -36,14 +37,19 @@ interface Trained {
 async function train(
   out: string,
   given: GivenTrainOptions = {},
-  { stopAfter = Number.POSITIVE_INFINITY, resume = false } = {},
+  {
+    stopAfter = Number.POSITIVE_INFINITY,
+    resume = false,
+    ...hooks
+  }: { stopAfter?: number; resume?: boolean } & Pick<TrainHooks, 'profiled'> = {},
 ): Promise<Trained> {
   const run = smallestRun(given.data ?? data, out, given);
   await allocateRun(run, device);
   const lines: string[] = [];
   let asked = 0;
   try {
-    const trainer = new Trainer(run, { say: (line) => lines.push(line), stopping: () => ++asked >= stopAfter });
+    const say = (line: string) => lines.push(line);
+    const trainer = new Trainer(run, { say, stopping: () => ++asked >= stopAfter, ...hooks });
     if (resume) await trainer.resume();
     else trainer.start();
     return { run, outcome: await trainer.train(), lines };
@@ -251,6 +257,43 @@ describe('a stopped run', () => {
     expect(readdirSync(out).filter((name) => name.includes('tfevents'))).toEqual([1, 2, 3].map(eventFileName));
     expect(withoutTime(out)).toEqual(withoutTime(reference));
     expect(logOf(out)).toEqual(logOf(reference));
+  });
+});
+
+describe('a profiled run', () => {
+  const profile = async (given: GivenTrainOptions, stopAfter?: number): Promise<{ out: string; taken: Profile[] }> => {
+    const out = temporaryFolder();
+    const taken: Profile[] = [];
+    await train(out, given, {
+      stopAfter,
+      profiled: async (profile) => {
+        taken.push(profile);
+        await device.gpu.trim();
+      },
+    });
+    return { out, taken };
+  };
+
+  it('gives the same bytes, and times steps of one epoch after the first three', async (context) => {
+    if (!device.gpu.device.features.has('timestamp-query')) context.skip('no timestamp queries');
+    const { out, taken } = await profile({});
+    expect(taken).toHaveLength(1);
+    const [{ steps, spans, dispatches, wallMs }] = taken;
+    // Two epochs of three steps: all of the second.
+    expect(steps).toBe(3);
+    expect(spans).toHaveLength(Math.round(dispatches * steps));
+    expect(new Set(spans.map(({ module }) => module))).toContain('sgd');
+    expect(wallMs).toBeGreaterThan(0);
+    expect(weights(out)).toEqual(weights(reference));
+    expect(withoutTime(out)).toEqual(withoutTime(reference));
+  });
+
+  it('takes what steps there are in a session that is short or stopped', async (context) => {
+    if (!device.gpu.device.features.has('timestamp-query')) context.skip('no timestamp queries');
+    const short = await profile({ epochs: 1 });
+    expect(short.taken.map(({ steps }) => steps)).toEqual([1]);
+    const stopped = await profile({}, 4);
+    expect(stopped.taken.map(({ steps }) => steps)).toEqual([1]);
   });
 });
 
