@@ -21,6 +21,7 @@ import type { Profile } from '../train/stepProfile.ts';
 import { Trainer } from '../train/trainer.ts';
 import { dataFolder, findCompetitionData } from './dataFolder.ts';
 import { UserError } from './errors.ts';
+import { sayPlan } from './memoryLines.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
@@ -79,6 +80,10 @@ export function trainCommand(): Command {
       '--trainable-layers <n>',
       'train the last n of the five layers of the backbone (default: 5, all)',
       parseCount,
+    )
+    .option(
+      '--checkpoint-activations',
+      "compute the backbone's activations again in the backward pass: less memory, more time, the same numbers",
     )
     .option('--hflip <p>', 'probability of mirroring left to right (default: 0.5)', parseNumber)
     .option('--vflip <p>', 'probability of mirroring top to bottom (default: 0.5)', parseNumber)
@@ -189,6 +194,7 @@ export async function train(
   { profile = false }: { profile?: boolean } = {},
 ): Promise<void> {
   const { model, out } = planned;
+  await sayPlan(device, planned);
   await allocateRun(planned, device);
   const interrupt = interruptible();
   try {

@@ -39,6 +39,8 @@ export interface OpenedDevice {
   readonly subgroupMaxSize: number;
   /** Where the platform spins while it waits for the device: gives the processor away until `isDone`. */
   readonly whileWaiting?: (isDone: () => boolean) => void;
+  /** It only counts memory, see `countingDevice`: lengths that are read back elsewhere must be taken at their largest. */
+  readonly counts?: boolean;
 }
 
 /** Features that are used where the adapter has them; none is needed. */

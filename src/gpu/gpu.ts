@@ -42,6 +42,8 @@ export interface GpuCounters extends MemoryCounters {
   pipelines: number;
   /** Bind groups created; those in use again are cached. */
   bindGroups: number;
+  /** Bytes of the buffers through which results are read, beside `held`. */
+  staging: number;
   /** Parts of dispatches that bind ranges of buffers larger than what the adapter binds at once. */
   parts: number;
 }
@@ -84,6 +86,7 @@ export class Gpu {
   bindingLimit: number;
   #profiler: Profiler | null = null;
   #ledger = new MemoryLedger();
+  #stagingLedger = new MemoryLedger();
   #staging: BufferPool;
   #programs: ProgramCache;
   #bindGroups = new BindGroupCache();
@@ -153,7 +156,7 @@ export class Gpu {
       );
     });
     this.derived = new DerivedCache(DERIVED_BYTES, (resource) => this.giveBack(resource));
-    this.#staging = new BufferPool(new MemoryLedger(), (size) =>
+    this.#staging = new BufferPool(this.#stagingLedger, (size) =>
       this.#guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
         this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST }),
       ),
@@ -172,12 +175,13 @@ export class Gpu {
     return {
       ...this.#ledger.counters(),
       ...this.#counts,
+      staging: this.#stagingLedger.counters().held,
       pipelines: this.#programs.count,
       bindGroups: this.#bindGroups.created,
     };
   }
 
-  /** `counters().peakByTag` starts again from what is in use now. */
+  /** `peakInUse` and `peakByTag` of the counters start again from what is in use now. */
   forgetPeaks(): void {
     this.#ledger.forgetPeaks();
   }

@@ -34,6 +34,8 @@ export interface PooledTexture extends Pooled {
 export interface MemoryCounters {
   /** Bytes (by size class) of buffers and textures on loan now. */
   inUse: number;
+  /** The most `inUse` has been since the peaks were last forgotten. */
+  peakInUse: number;
   /** Bytes of all that exist on the device: on loan or waiting in the pool. */
   held: number;
   /** The most `held` has ever been. */
@@ -74,7 +76,7 @@ function textureClass(bytes: number): number {
 
 /** The counters that pools of one device share. */
 export class MemoryLedger {
-  #counts = { inUse: 0, held: 0, peakHeld: 0, created: 0 };
+  #counts = { inUse: 0, peakInUse: 0, held: 0, peakHeld: 0, created: 0 };
   readonly #byTag = new Map<string, number>();
   readonly #peakByTag = new Map<string, number>();
 
@@ -91,13 +93,15 @@ export class MemoryLedger {
   /** Lends (or, with negative bytes, takes back). */
   lend(bytes: number, tag: string): void {
     this.#counts.inUse += bytes;
+    this.#counts.peakInUse = Math.max(this.#counts.peakInUse, this.#counts.inUse);
     const total = (this.#byTag.get(tag) ?? 0) + bytes;
     this.#byTag.set(tag, total);
     if (total > (this.#peakByTag.get(tag) ?? 0)) this.#peakByTag.set(tag, total);
   }
 
-  /** The peaks by tag start again from what is in use now. */
+  /** The peaks of what is in use start again from what is now. */
   forgetPeaks(): void {
+    this.#counts.peakInUse = this.#counts.inUse;
     this.#peakByTag.clear();
     for (const [tag, bytes] of this.#byTag) this.#peakByTag.set(tag, bytes);
   }

@@ -13,7 +13,9 @@ import { DROPPED_KEY, descendingOrder } from './topK.ts';
  *      words that follow.
  * The mask takes N² / 8 bytes per set (12.5 MB for 10,000 boxes); words before the diagonal are neither written nor read.
  */
-const TILE = 64;
+/** Lanes of a workgroup that compares boxes, and rows of the mask in each. */
+const LANES = 64;
+const ROWS = 4;
 const WORDS = 2048;
 const SCAN_LANES = 64;
 
@@ -40,6 +42,9 @@ const gatherSorted = defineProgram({
     sortedIdxs[i] = select(0, idxs[source], u.batched == 1u);`),
 });
 
+const eachRow = (text: (row: number) => string): string =>
+  Array.from({ length: ROWS }, (_, row) => text(row)).join('\n');
+
 const overlapMask = defineProgram({
   name: 'nmsMask',
   uniforms: { n: 'u32', words: 'u32', threshold: 'f32', firstSet: 'u32' },
@@ -49,28 +54,42 @@ const overlapMask = defineProgram({
     sortedIdxs: ['read', 'i32'],
     mask: ['write', 'u32'],
   },
-  // Columns are read straight from the buffer, all lanes the same one: caches serve that, and a barrier costs a software
-  // adapter more than the tile's whole arithmetic.
-  code: () => `${boxGeometryWgsl}
-@compute @workgroup_size(${TILE})
+  // A lane compares several rows with each column that it loads: loads are what a software adapter pays for. Columns are read straight from
+  // the buffer, all lanes the same one: caches serve that, and a barrier costs more than it would save.
+  code: ({ batched }: { batched: boolean }) => `${boxGeometryWgsl}
+@compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let start = (u.firstSet + group.z) * u.n;
-  let row = group.y * ${TILE}u + lane;
+  let firstRow = group.y * ${LANES * ROWS}u;
   let first = group.x * 32u;
-  // Rows beyond the word's last column lie below the diagonal, and dropped boxes stand last: nobody reads their bits.
-  if (row < u.n && row < first + 32u && order[start + max(first, row)].x < ${DROPPED_KEY}u) {
-    let box = sorted[start + row];
-    let area = boxArea(box);
-    let id = sortedIdxs[start + row];
-    var bits = 0u;
-    for (var column = max(first, row + 1u); column < min(first + 32u, u.n); column++) {
+  // Rows beyond the word's last column lie below the diagonal, and dropped boxes come last: nobody reads their bits.
+  if (firstRow < first + 32u && order[start + max(firstRow, first)].x < ${DROPPED_KEY}u) {
+${eachRow(
+  (r) => `    let row${r} = firstRow + ${r * LANES}u + lane;
+    let at${r} = start + min(row${r}, u.n - 1u);
+    let box${r} = sorted[at${r}];
+    let area${r} = boxArea(box${r});
+    ${batched ? `let id${r} = sortedIdxs[at${r}];` : ''}
+    var bits${r} = 0u;`,
+)}
+    let end = min(first + 32u, u.n);
+    for (var column = first; column < end; column++) {
       let other = sorted[start + column];
-      let overlap = intersectionOverUnion(box, other, area, boxArea(other));
-      let suppresses = overlap > u.threshold && id == sortedIdxs[start + column];
-      bits |= select(0u, 1u << (column - first), suppresses);
+      let area = boxArea(other);
+      let bit = 1u << (column - first);
+      ${batched ? 'let id = sortedIdxs[start + column];' : ''}
+${eachRow((r) => {
+  const overlaps = `intersectionOverUnion(box${r}, other, area${r}, area) > u.threshold`;
+  return `      bits${r} |= select(0u, bit, ${batched ? `(${overlaps}) & (id == id${r})` : overlaps});`;
+})}
     }
-    mask[(group.z * u.n + row) * u.words + group.x] = bits;
+${eachRow((r) => `    if (row${r} < u.n) { mask[(group.z * u.n + row${r}) * u.words + group.x] = bits${r} & beyond(row${r}, first); }`)}
   }
+}
+// The bits of a word of columns from 'first' that lie behind the diagonal in this row.
+fn beyond(row: u32, first: u32) -> u32 {
+  if (row < first) { return ~0u; }
+  return select(0u, ~((2u << (row - first)) - 1u), row - first < 32u);
 }`,
 });
 
@@ -206,9 +225,10 @@ function suppress(
   for (let firstSet = 0; firstSet < rows; firstSet += together) {
     const some = Math.min(together, rows - firstSet);
     device.gpu.dispatch(overlapMask, {
+      flags: { batched: idxs !== null },
       buffers: { order, sorted, sortedIdxs, mask },
       uniforms: { n, words, threshold: floorToFloat32(iouThreshold), firstSet },
-      workgroups: [words, Math.ceil(n / TILE), some],
+      workgroups: [words, Math.ceil(n / (LANES * ROWS)), some],
     });
     device.gpu.dispatch(scan, {
       buffers: { order, mask, indices, count },

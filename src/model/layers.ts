@@ -118,6 +118,11 @@ export class ConvNorm {
     }
   }
 
+  /** Whether anything of it is trained. */
+  get trainable(): boolean {
+    return this.#weight.trainable || this.#norm.weight.trainable;
+  }
+
   /** scale = weight / √(var + eps), shift = bias - mean · scale; done on the host, in float32 as torch does. */
   async #fold(): Promise<void> {
     const { weight, bias, running_mean, running_var } = this.#norm;

@@ -43,6 +43,8 @@ export interface PredictOptions {
  */
 export class MaskRCNN {
   readonly config: MaskRCNNConfig;
+  /** Training keeps no activations inside the body's layers but computes them again in the backward pass: less memory, more time, the same bits. */
+  checkpointActivations = false;
   readonly state = new StateDict();
   readonly #body: ResNet;
   readonly #fpn: FeaturePyramidNetwork;
@@ -101,7 +103,9 @@ export class MaskRCNN {
       data: Int32Array.from(batch.imageSizes.flat()),
     });
     const features = device.scope(() => {
-      const maps = device.labelled('backbone.body', () => this.#body.forward(batch.tensors, training));
+      const maps = device.labelled('backbone.body', () =>
+        this.#body.forward(batch.tensors, training, this.checkpointActivations),
+      );
       return device.labelled('backbone.fpn', () => this.#fpn.forward(maps, training));
     });
     for (const [level, feature] of features.entries()) {

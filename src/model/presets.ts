@@ -34,6 +34,8 @@ export interface TrainingDefaults {
   finalDecay: { share: number; factor: number } | null;
   /** The gradient of all parameters together is scaled down to this norm; null for no clipping. */
   clipNorm: number | null;
+  /** Compute the activations of the backbone's layers again in the backward pass, instead of keeping them. */
+  checkpointActivations: boolean;
   /** Choose thresholds on the validation images at the end; else those before any tuning stay. */
   tune: boolean;
 }
@@ -135,6 +137,7 @@ const NOTEBOOK_TRAINING: TrainingDefaults = {
   warmupSteps: 0,
   finalDecay: null,
   clipNorm: null,
+  checkpointActivations: false,
   tune: true,
 };
 
@@ -172,6 +175,7 @@ const presets: Record<PresetName, Preset> = {
       warmupSteps: 20,
       finalDecay: { share: 0.15, factor: 0.1 },
       clipNorm: 3,
+      checkpointActivations: false,
       tune: true,
     },
     data: OWN_DATA,

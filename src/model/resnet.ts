@@ -1,4 +1,5 @@
 import { maxPool2d } from '../kernels/maxPool2d.ts';
+import { checkpoint } from '../tensor/checkpoint.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
 import { kaimingNormalFanOut } from './initializers.ts';
@@ -8,6 +9,7 @@ import type { StateDict } from './stateDict.ts';
 type BodyConfig = Pick<MaskRCNNConfig, 'block' | 'layers' | 'width' | 'norm' | 'batchNormEps'>;
 
 interface Block {
+  readonly trainable: boolean;
   forward(x: Tensor, training: boolean): Tensor;
 }
 
@@ -56,6 +58,10 @@ class ResidualBlock implements Block {
             kaimingNormalFanOut,
           )
         : null;
+  }
+
+  get trainable(): boolean {
+    return [...this.#branch, ...(this.#downsample ? [this.#downsample] : [])].some((part) => part.trainable);
   }
 
   forward(x: Tensor, training: boolean): Tensor {
@@ -111,11 +117,23 @@ export class ResNet {
     this.outChannels = [1, 2, 4, 8].map((factor) => width * factor * expansion);
   }
 
-  forward(x: Tensor, training: boolean): Tensor[] {
+  /**
+   * @param checkpointed computes each layer's activations (layer1's with the stem's) again in the backward pass, instead of keeping them
+   */
+  forward(x: Tensor, training: boolean, checkpointed = false): Tensor[] {
+    const stem = (input: Tensor): Tensor =>
+      maxPool2d(this.#stem.forward(input, { training, relu: true }), { kernelSize: 3, stride: 2, padding: 1 });
     return x.device.scope(() => {
-      let y = maxPool2d(this.#stem.forward(x, { training, relu: true }), { kernelSize: 3, stride: 2, padding: 1 });
-      return this.#layers.map((blocks) => {
-        for (const block of blocks) y = block.forward(y, training);
+      let y = x;
+      return this.#layers.map((blocks, layer) => {
+        const stage = (input: Tensor): Tensor =>
+          x.device.scope(() =>
+            blocks.reduce((z, block) => block.forward(z, training), layer === 0 ? stem(input) : input),
+          );
+        // What is frozen keeps no activations anyway.
+        const keeps =
+          y.requiresGrad || blocks.some(({ trainable }) => trainable) || (layer === 0 && this.#stem.trainable);
+        y = checkpointed && keeps ? checkpoint(y, stage) : stage(y);
         return y;
       });
     });

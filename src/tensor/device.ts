@@ -185,8 +185,17 @@ export class Device {
 
   /** Runs `body` without recording: nothing is saved for a backward pass. Also for asynchronous bodies. */
   noGrad<T>(body: () => T): T {
+    return this.#recorded(false, body);
+  }
+
+  /** Runs `body` with recording, within a `noGrad` too: for what a backward pass computes again. Also for asynchronous bodies. */
+  withGrad<T>(body: () => T): T {
+    return this.#recorded(true, body);
+  }
+
+  #recorded<T>(recording: boolean, body: () => T): T {
     const outer = this.#recording;
-    this.#recording = false;
+    this.#recording = recording;
     let result: T;
     try {
       result = body();

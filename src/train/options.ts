@@ -52,6 +52,8 @@ const trainOptionsSchema = z.strictObject({
   anchors: z.array(z.number().positive()).length(5).nullable(),
   /** Layers of the backbone that are trained, from the last: torchvision's `trainable_backbone_layers`; 5 is all of it. */
   trainableLayers: z.int().min(0).max(5),
+  /** Compute the activations of the backbone's layers again in the backward pass, instead of keeping them: less memory, more time. */
+  checkpointActivations: z.boolean(),
   /** Options of the model that win over the preset's, by the names of `MaskRCNNConfig`; `parseModelOverrides` looks at each. */
   model: z.custom<ModelOverrides>((value) => typeof value === 'object' && value !== null, 'expected an object'),
   /** The notebook's NORMALIZE: images are normalised by ImageNet's mean and deviation before the model does so. */

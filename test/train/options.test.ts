@@ -68,6 +68,7 @@ describe('completeTrainOptions', () => {
       testMode: false,
       anchors: null,
       trainableLayers: 5,
+      checkpointActivations: false,
       batchNormEps: null,
       hflip: 0.5,
       vflip: 0.5,

@@ -1,0 +1,148 @@
+import { freemem, totalmem } from 'node:os';
+import { resizedSide } from '../data/dataset.ts';
+import { Random } from '../data/random.ts';
+import type { LoadedImage, Sample } from '../data/types.ts';
+import { countingDevice } from '../gpu/countingDevice.ts';
+import { kernelChoice, setKernelChoice } from '../kernels/kernelChoice.ts';
+import { MaskRCNN } from '../model/maskRcnn.ts';
+import type { StateSource } from '../model/stateDict.ts';
+import { networkSize } from '../model/transform.ts';
+import { Device } from '../tensor/device.ts';
+import type { Run } from './run.ts';
+import { trainStep } from './step.ts';
+
+/** What a model and its work take on the device, counted before anything is allocated there. */
+export interface MemoryPlan {
+  /** The most bytes that the device's pools hold at a time, free buffers among them. */
+  bytes: number;
+  /** The most that each purpose takes (`activations`, `parameters` …); these peaks need not fall together. */
+  byTag: Record<string, number>;
+}
+
+/** What the adapter computes in, as far as that can be known. */
+export interface AdapterMemory {
+  /** Bytes free now; null where the adapter does not tell. */
+  free: number | null;
+  total: number | null;
+}
+
+/** What is known of a device's memory: software adapters compute in the system's, WebGPU tells nothing of a GPU's. */
+export function adapterMemory(device: Device): AdapterMemory {
+  const software = device.gpu.opened.info.kind !== 'gpu';
+  return software ? { free: freemem(), total: totalmem() } : { free: null, total: null };
+}
+
+/** Bytes in GiB, as text. */
+export function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+}
+
+/**
+ * One sentence on a plan, and whether the adapter has too little.
+ * @param what such as "A training step"
+ */
+export function describePlan(
+  what: string,
+  { bytes }: MemoryPlan,
+  memory: AdapterMemory,
+): { line: string; exceeds: boolean } {
+  const needs = `${what} needs ${gibibytes(bytes)} of device memory`;
+  if (memory.free === null) return { line: `${needs}; how much the adapter has, it does not tell.`, exceeds: false };
+  const exceeds = bytes > memory.free;
+  const has = `the adapter computes in this machine's memory, of which ${gibibytes(memory.free)} are free`;
+  return { line: exceeds ? `Warning: ${needs}, but ${has}.` : `${needs}; ${has}.`, exceeds };
+}
+
+/** What the work of a plan looks like. */
+export interface PlannedWork {
+  /** [height, width] of each image of a batch as it enters the model. */
+  sizes: readonly (readonly [number, number])[];
+  /** Truths of each image; training only. */
+  truths: number;
+}
+
+/** Zeros for every entry, made when they are asked for. */
+function zeros(model: MaskRCNN): StateSource {
+  const { entries } = model.state;
+  const source = (name: string) => {
+    const shape = entries.get(name)?.shape ?? [];
+    return { shape, data: new Float32Array(shape.reduce((product, extent) => product * extent, 1)) };
+  };
+  return Object.assign(source, { has: (name: string) => entries.has(name) });
+}
+
+function blankSample([height, width]: readonly [number, number], truths: number): Sample {
+  const image: LoadedImage = { id: 'planned', width, height, data: new Float32Array(width * height * 3) };
+  const boxes = Float32Array.from({ length: truths * 4 }, (_, i) => (i % 4 < 2 ? 0 : Math.min(width, height) - 1));
+  const labels = new Int32Array(truths).fill(1);
+  const masks = new Uint8Array(truths * width * height);
+  const target = { boxes, labels, masks, area: new Float32Array(truths), iscrowd: new Uint8Array(truths), imageId: 0 };
+  return { image, target };
+}
+
+/** Runs `work` on a model like `like`, on a device that counts and holds nothing. */
+async function counted(device: Device, like: MaskRCNN, work: (model: MaskRCNN) => Promise<void>): Promise<MemoryPlan> {
+  const counting = new Device(countingDevice(device.gpu.opened));
+  counting.gpu.bindingLimit = device.gpu.bindingLimit;
+  setKernelChoice(counting, kernelChoice(device));
+  const model = new MaskRCNN(like.config);
+  model.checkpointActivations = like.checkpointActivations;
+  for (const [name, { trainable }] of like.state.entries) {
+    const entry = model.state.entries.get(name);
+    if (!trainable && entry?.trainable) entry.freeze();
+  }
+  await model.allocate(counting, new Random(0), zeros(model));
+  await work(model);
+  const { peakHeld, peakByTag, staging } = counting.gpu.counters();
+  return { bytes: peakHeld + staging, byTag: peakByTag };
+}
+
+/**
+ * The memory of training: the parameters with their gradients and momenta, and a step of one batch. Nothing is allocated on the
+ * device and nothing computed: two steps run on a device that only counts (the second may find buffers that the first left).
+ * @param device where `like` will train; its adapter, limits and kernels decide what is allocated
+ */
+export function planTraining(device: Device, like: MaskRCNN, { sizes, truths }: PlannedWork): Promise<MemoryPlan> {
+  const batch = sizes.map((size) => blankSample(size, truths));
+  const options = { lr: 0, momentum: 0.9, weightDecay: 0, clipNorm: 1 };
+  return counted(device, like, async (model) => {
+    for (let step = 0; step < 2; step++) {
+      const { values } = await trainStep(model, batch, (n) => Int32Array.from({ length: n }, (_, i) => i), options);
+      values.dispose();
+    }
+  });
+}
+
+/** The memory of predicting a batch of images with as many detections as the model gives at most. */
+export function planPrediction(
+  device: Device,
+  like: MaskRCNN,
+  { sizes }: Pick<PlannedWork, 'sizes'>,
+): Promise<MemoryPlan> {
+  const images = sizes.map((size) => blankSample(size, 0).image);
+  return counted(device, like, async (model) => {
+    await model.predict(images);
+  });
+}
+
+/** The most that a step of a run may have to do: all images of a batch are the one that becomes largest in the network. */
+export function workOf({ dataset, options, model }: Run): PlannedWork {
+  const { sizeDivisible } = model.config;
+  const padded = (extent: number): number => Math.ceil(extent / sizeDivisible) * sizeDivisible;
+  const jitter = options.scaleJitter?.[1] ?? 1;
+  let largest: readonly [number, number] = [1, 1];
+  let area = 0;
+  for (const { width, height } of dataset.images) {
+    const most = (side: number, cut: 0 | 1): number =>
+      Math.min(Math.floor(resizedSide(side, options.resize) * jitter), options.crop?.[cut] ?? Number.POSITIVE_INFINITY);
+    const [h, w] = [most(height, 1), most(width, 0)];
+    const [netHeight, netWidth] = networkSize(h, w, model.config);
+    const own = padded(netHeight) * padded(netWidth);
+    if (own > area) {
+      area = own;
+      largest = [h, w];
+    }
+  }
+  const truths = Math.max(...dataset.images.map(({ annotations }) => annotations.length), 0);
+  return { sizes: Array.from({ length: options.batchSize }, () => largest), truths };
+}
