@@ -29,10 +29,15 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
       await model.predict(batch.map(({ image }) => image));
       return;
     }
-    const { values } = await trainStep(model, batch, (n) => random.permutation(n), {
-      ...options,
-      lr: options.lr * 1e-4,
-    });
+    const { values } = await trainStep(
+      model,
+      batch,
+      { kind: 'random', seed: random.uint32() },
+      {
+        ...options,
+        lr: options.lr * 1e-4,
+      },
+    );
     await values.data();
     values.dispose();
   };
