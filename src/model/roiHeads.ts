@@ -105,10 +105,10 @@ export class RoiHeads {
     const { device } = features[0];
     return device.scope(async () => {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
-      const exact = observe || this.#config.headNorm === 'batch';
+      const exact = observe || (this.#config.headNorm === 'batch' && !device.countsOnly);
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
       const wide = this.#mask && Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
-      const counted = wide && !exact ? positives.total.ints() : null;
+      const counted = wide && !exact && !device.countsOnly ? positives.total.ints() : null;
       // Awaited below, unless something fails before.
       counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
@@ -297,7 +297,7 @@ export class RoiHeads {
     const read = await device.readAll([found.boxes, found.scores, found.labels, found.counts]);
     const [allBoxes, allScores, allLabels, counts] = read as [Float32Array, Float32Array, Int32Array, Uint32Array];
     const most = found.labels.shape[1];
-    return Array.from(counts, (n, image) => {
+    return Array.from(device.countsOnly ? counts.fill(most) : counts, (n, image) => {
       const first = image * most;
       return {
         boxes: allBoxes.slice(first * 4, (first + n) * 4),

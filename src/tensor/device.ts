@@ -25,6 +25,11 @@ export class Device {
     this.gpu = new Gpu(opened);
   }
 
+  /** It holds and computes nothing, see `countingDevice`: lengths that would be read back are then taken at their largest. */
+  get countsOnly(): boolean {
+    return this.gpu.opened.counts === true;
+  }
+
   get gradEnabled(): boolean {
     return this.#recording;
   }

@@ -50,12 +50,17 @@ describe('a plan of memory', () => {
       const actual = await held(async () => {
         await model.allocate(device, new Random(1));
         for (let step = 0; step < 3; step++) {
-          const { values } = await trainStep(model, batch, { kind: 'random', seed: step }, {
-            lr: 0.01,
-            momentum: 0.9,
-            weightDecay: 0,
-            clipNorm: 1,
-          });
+          const { values } = await trainStep(
+            model,
+            batch,
+            { kind: 'random', seed: step },
+            {
+              lr: 0.01,
+              momentum: 0.9,
+              weightDecay: 0,
+              clipNorm: 1,
+            },
+          );
           await values.floats();
           values.dispose();
         }
@@ -78,7 +83,11 @@ describe('a plan of memory', () => {
   });
 
   it('takes the largest batch that a run may meet', () => {
-    const run = smallestRun(blobDataset(), 'never written', { batchSize: 3, scaleJitter: [0.5, 1.5], crop: [100, 4000] });
+    const run = smallestRun(blobDataset(), 'never written', {
+      batchSize: 3,
+      scaleJitter: [0.5, 1.5],
+      crop: [100, 4000],
+    });
     expect(workOf(run)).toEqual({ sizes: Array(3).fill([HEIGHT * 1.5, 100]), truths: 3 });
   });
 
