@@ -11,6 +11,7 @@ import { parseShard, type Shard, WHOLE } from '../predict/shards.ts';
 import type { Device } from '../tensor/device.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
+import { sayPredictionPlan } from './memoryLines.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
 import { adapterOption, interruptible, say, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
@@ -111,6 +112,7 @@ export async function predict({ stored, run }: Prediction, device?: Device): Pro
   try {
     const open = async () => {
       if (device === undefined) throw new Error('predict: images are left, but there is no device');
+      await sayPredictionPlan(device, stored.model, files, run.header);
       await stored.allocate(device);
       return { model: stored.model, thresholds: stored.info.thresholds };
     };

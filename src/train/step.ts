@@ -41,10 +41,13 @@ export function trainStep(
   const { device } = model;
   const { parameters } = model.state;
   return device.scope(async () => {
-    const losses = await model.trainingLosses(
-      batch.map(({ image }) => image),
-      batch.map(({ target }) => target),
-      { order },
+    // A scope of its own: behind it the maps belong to the tape alone, which frees each as soon as the backward pass has used it.
+    const losses = await device.scope(() =>
+      model.trainingLosses(
+        batch.map(({ image }) => image),
+        batch.map(({ target }) => target),
+        { order },
+      ),
     );
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
