@@ -59,6 +59,11 @@ export function trainCommand(): Command {
     )
     .option('--epochs <n>', 'passes over the training images', parseCount)
     .option('--batch-size <n>', 'images per step (default: 2)', parseCount)
+    .option(
+      '--validation-batch-size <n>',
+      'images predicted at once in validation (default: as --batch-size; more may pay on a real GPU)',
+      parseCount,
+    )
     .option('--lr <x>', 'learning rate of SGD (default: by preset)', parseNumber)
     .option('--momentum <x>', 'momentum of SGD (default: 0.9)', parseNumber)
     .option('--weight-decay <x>', 'weight decay of SGD (default: by preset)', parseNumber)

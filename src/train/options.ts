@@ -25,6 +25,8 @@ const trainOptionsSchema = z.strictObject({
   predictResize: z.number().positive().max(4).nullable(),
   epochs: count,
   batchSize: count,
+  /** Images that are predicted at once in validation, at least; null: as `batchSize`. */
+  validationBatchSize: count.nullable(),
   lr: z.number().positive(),
   momentum: z.number().min(0).lt(1),
   weightDecay: z.number().min(0),
@@ -154,6 +156,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     ...optimizer,
     epochs,
     lr: learningRate,
+    validationBatchSize: null,
     stepLr: null,
     // A schedule by epochs replaces the preset's own.
     finalDecay: given.stepLr ? null : training.finalDecay,

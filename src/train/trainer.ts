@@ -2,7 +2,7 @@ import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
-import { Loader } from '../data/loader.ts';
+import { Loader, type SampleThreads, startSampleThreads } from '../data/loader.ts';
 import { Random, type RandomState } from '../data/random.ts';
 import { writeSplitFile } from '../data/splitFile.ts';
 import type { SampleOrder } from '../kernels/sampler.ts';
@@ -45,6 +45,8 @@ export class Trainer {
   #step = 0;
   #losses = new LossMeter();
   #profile: TrainingProfile | null = null;
+  /** Load the images of all epochs and validations. */
+  #threads: SampleThreads | undefined;
   #best: EpochScore | null = null;
   /** From `start` or `resume`, one of which comes before `train`. */
   #log!: RunLog;
@@ -100,17 +102,19 @@ export class Trainer {
       const session = this.#stepsDone(options.epochs) - this.#stepsDone(this.#epoch) - this.#step;
       this.#profile = new TrainingProfile(model.device.gpu, session);
     }
+    if (options.workers > 0) this.#threads = startSampleThreads(options.workers);
     try {
       while (this.#epoch < options.epochs) {
         const trained = await this.#trainEpoch(this.#epoch + 1);
         if (!trained) return { stopped: true };
         await this.#finishEpoch(trained);
       }
+      if (!this.#best) throw new Error('A finished run has a best epoch.');
+      return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
     } finally {
       this.#profile?.end();
+      await this.#threads?.close();
     }
-    if (!this.#best) throw new Error('A finished run has a best epoch.');
-    return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
   }
 
   /** Steps through one epoch, from the step where a stopped run stood. Null if the user stopped it. */
@@ -125,7 +129,7 @@ export class Trainer {
       random: this.#loaderRandom,
       augmentation: pickAugmentation(options),
       resize: options.resize,
-      workers: options.workers,
+      workers: this.#threads ?? 0,
     });
     const steps = loader.length;
     const first = this.#step;
@@ -208,7 +212,8 @@ export class Trainer {
     const { model, dataset, split, options, thresholds } = this.#run;
     const progress = startProgress(label, split.validation.length);
     try {
-      return await validate({ model, dataset, records: split.validation, options, thresholds, progress });
+      const records = split.validation;
+      return await validate({ model, dataset, records, options, thresholds, progress, threads: this.#threads });
     } finally {
       progress.stop();
     }
