@@ -46,6 +46,11 @@ interface Selected {
   total: Tensor;
 }
 
+/** Lengths that were read back; on a device that only counts memory, the most that each can be. */
+function lengthsOf({ gpu }: Device, read: Uint32Array, most: number): Uint32Array {
+  return gpu.opened.counts ? read.map(() => most) : read;
+}
+
 /** The first `length` positives. */
 function cut({ rows, rois, labels, matched, total }: PositiveRois, length: number): PositiveRois {
   return {
@@ -108,7 +113,7 @@ export class RoiHeads {
       const exact = observe || this.#config.headNorm === 'batch';
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
       const wide = this.#mask && Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
-      const counted = wide && !exact ? positives.total.ints() : null;
+      const counted = wide && !exact ? positives.total.data() : null;
       // Awaited below, unless something fails before.
       counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
@@ -123,7 +128,8 @@ export class RoiHeads {
       let found = positives;
       if (counted) {
         device.gpu.flush();
-        found = cut(positives, (await counted)[0]);
+        const [length] = lengthsOf(device, (await counted) as Uint32Array, positives.rows.size);
+        found = cut(positives, length);
       }
       const loss = device.labelled('roi_heads.mask', () =>
         this.#maskLoss(mask, masks, features, batch, found, observe),
@@ -158,7 +164,9 @@ export class RoiHeads {
   /** The lists without their padding. */
   async #narrowed({ samples, positives, total }: Selected, counts: Tensor, observe?: Observer): Promise<Selected> {
     const { device } = counts;
-    const [perImage, [positive]] = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
+    const read = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
+    const perImage = lengthsOf(device, read[0], this.#config.boxBatchSizePerImage);
+    const [positive] = lengthsOf(device, read[1], positives.rows.size);
     const length = perImage.reduce((sum, n) => sum + n, 0);
     const narrowed = {
       samples: {
@@ -297,7 +305,7 @@ export class RoiHeads {
     const read = await device.readAll([found.boxes, found.scores, found.labels, found.counts]);
     const [allBoxes, allScores, allLabels, counts] = read as [Float32Array, Float32Array, Int32Array, Uint32Array];
     const most = found.labels.shape[1];
-    return Array.from(counts, (n, image) => {
+    return Array.from(lengthsOf(device, counts, most), (n, image) => {
       const first = image * most;
       return {
         boxes: allBoxes.slice(first * 4, (first + n) * 4),
