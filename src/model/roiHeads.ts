@@ -1,12 +1,13 @@
 import { sigmoid } from '../kernels/activations.ts';
 import { div } from '../kernels/arithmetic.ts';
 import { decodeBoxes } from '../kernels/boxes.ts';
-import { type PaddedBoxes, proposalRois, selectDetections } from '../kernels/detections.ts';
+import { proposalRois, selectDetections } from '../kernels/detections.ts';
 import { selectChannel, selectClassBoxes } from '../kernels/gather.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
 import { projectMasksOnBoxes, type TruthMasks } from '../kernels/maskTargets.ts';
 import { matchBoxes } from '../kernels/matcher.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
+import type { PaddedBoxes } from '../kernels/padded.ts';
 import { joinSamples, samplePositiveNegative } from '../kernels/sampler.ts';
 import { indexSelect, narrow } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';

@@ -1,9 +1,9 @@
 import { div } from '../kernels/arithmetic.ts';
 import { dropBoxes } from '../kernels/boxes.ts';
-import type { PaddedBoxes } from '../kernels/detections.ts';
 import { binaryCrossEntropyWithLogits, smoothL1Loss } from '../kernels/losses.ts';
 import { BELOW_LOW_THRESHOLD, matchBoxes } from '../kernels/matcher.ts';
 import { batchedNms } from '../kernels/nms.ts';
+import type { PaddedBoxes } from '../kernels/padded.ts';
 import { decodeProposals, gatherBoxes } from '../kernels/proposals.ts';
 import { joinSamples, type SampleOrder, samplePositiveNegative } from '../kernels/sampler.ts';
 import { cat, indexSelect, reshape } from '../kernels/shape.ts';

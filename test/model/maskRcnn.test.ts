@@ -155,6 +155,19 @@ describe('predict', () => {
     expect(await model.predict([scene.image, other.image])).toEqual(found);
   });
 
+  it('reads the detections back at once, and then their masks', async () => {
+    const other = picture(50, 60, [[5, 5, 30, 30]], 3);
+    for (const [masks, expected] of [
+      [false, 1],
+      [true, 3],
+    ] as const) {
+      const model = await build({ masks, boxScoreThresh: 0.01 });
+      const before = device.gpu.counters().readbacks;
+      await model.predict([scene.image, other.image]);
+      expect(device.gpu.counters().readbacks - before).toBe(expected);
+    }
+  });
+
   it('gives boxes and masks at the size asked for', async () => {
     const model = await build({ boxScoreThresh: 0.01 });
     const [own] = await model.predict([scene.image]);
