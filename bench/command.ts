@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../src/cli/errors.ts';
-import { adapterOption, interruptible, kernelsOption, say, withDevice } from '../src/cli/session.ts';
+import { adapterOption, interruptible, kernelsOption, say, tunerOption, withDevice } from '../src/cli/session.ts';
 import { writeFileAtomic } from '../src/data/files.ts';
 import { environment } from '../src/gpu/environment.ts';
 import type { KernelFamily } from '../src/kernels/kernelChoice.ts';
@@ -17,6 +17,7 @@ import { readResults, writeSection } from './resultsFile.ts';
 export interface BenchFlags {
   filter?: string;
   adapter: string;
+  tuner?: boolean;
   kernels?: KernelFamily;
   size?: Size;
   rounds: number;
@@ -116,6 +117,7 @@ export function benchCommand(): Command {
     .option('--filter <text>', 'only cases whose name has all these words, for instance "conv2d 3x3" or "layer"')
     .addOption(adapterOption())
     .addOption(kernelsOption())
+    .addOption(tunerOption())
     .addOption(
       new Option(
         '--size <size>',
@@ -159,6 +161,6 @@ export function benchCommand(): Command {
       ) {
         selectGroups(possible[0], flags.filter);
       }
-      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)), flags.kernels);
+      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)), flags);
     });
 }

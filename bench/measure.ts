@@ -63,8 +63,9 @@ export interface Measured {
 }
 
 const MAX_ROUNDS = 50;
-/** Rounds in which other engines take part: at least, however slow they are. */
+/** Rounds in which other engines take part: at least, unless they would take longer than this in all (SwiftShader). */
 const PEER_ROUNDS = 3;
+const PEER_BUDGET_MS = 130_000;
 /** Engines that take longer than this together are warm from being checked. */
 const LONG_MS = 1000;
 
@@ -136,11 +137,13 @@ async function timeGroup(
     return undefined;
   };
   const options = { ...given };
+  const peerMs = contenders.reduce((sum, { firstMs }) => sum + firstMs, 0);
   if (contenders.length > 0) {
-    options.rounds = PEER_ROUNDS;
+    options.rounds = Math.max(1, Math.min(PEER_ROUNDS, Math.floor(PEER_BUDGET_MS / peerMs)));
+    // So many, however long they take.
     options.longest = Number.POSITIVE_INFINITY;
   }
-  const warm = contenders.reduce((sum, { firstMs }) => sum + firstMs, 0) > LONG_MS;
+  const warm = peerMs > LONG_MS;
   if (warm) for (const one of cases) await whole(() => one.run())();
   const kinds = (['flops', 'bytes'] as const).filter((kind) => cases.some((one) => peakOf(one) === kind));
   const tasks = [
@@ -173,7 +176,10 @@ export function comparisonOf(
   theirs: ReadonlyMap<string, readonly number[]>,
   outcomes: readonly PeerOutcome[],
 ): Pick<CaseRecord, 'peers' | 'ratios' | 'ratio' | 'outcomes'> {
-  const timed = [...theirs].filter(([, times]) => ours.length > 0 && times.length === ours.length);
+  const failed = new Set(outcomes.flatMap(({ engine, failure }) => (failure === undefined ? [] : [engine])));
+  const timed = [...theirs].filter(
+    ([engine, times]) => !failed.has(engine) && ours.length > 0 && times.length === ours.length,
+  );
   const peers = Object.fromEntries(timed.map(([engine, times]) => [engine, median(times)]));
   const same = outcomes.filter(({ engine, computesOn, near }) => engine in peers && computesOn === 'webgpu' && !near);
   const fastest = same.map(({ engine }) => engine).sort((a, b) => peers[a] - peers[b])[0];

@@ -135,7 +135,7 @@ function summary({ records, peaks }: Pick<Measured, 'records' | 'peaks'>): strin
 function peerLines(peers: readonly PeerReport[]): string[] {
   return peers.map(({ name, computesOn, adapter, versions, leftOut }) => {
     if (leftOut !== undefined) return `${name} was left out: ${leftOut}.`;
-    const where = computesOn === 'cpu' ? adapter : `on ${adapter || 'the only driver that Vulkan shows it'}`;
+    const where = computesOn === 'cpu' ? adapter : `on ${adapter || 'an adapter that it does not name'}`;
     return `${name} (${versionList(versions)}) ${where}`;
   });
 }

@@ -8,7 +8,7 @@ import { MaskRCNN } from '../src/model/maskRcnn.ts';
 import { type PresetName, presetConfig } from '../src/model/presets.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { trainStep, validationLosses } from '../src/train/step.ts';
-import { type BenchGroup, caseName, type Size, type Verdict } from './cases.ts';
+import { type BenchGroup, caseName, type Verdict } from './cases.ts';
 import { relativeError } from './check.ts';
 import type { Comparison, Values } from './comparison.ts';
 import { exportedModel, formulaSource } from './exportedModel.ts';
@@ -205,9 +205,9 @@ function inferenceGroup(setting: Setting, python: string): BenchGroup {
 }
 
 /** @param python where torchvision's model may be exported */
-export function stepGroups(size: Size, python: string): BenchGroup[] {
-  const real = { width: 352, height: 256 };
-  const tiny = { preset: 'tiny', images: 2, size: size === 'full' ? real : { width: 176, height: 128 } } as const;
-  const resnet50 = { preset: 'resnet50', images: 1, size: real } as const;
+export function stepGroups(python: string): BenchGroup[] {
+  const size = { width: 352, height: 256 };
+  const tiny = { preset: 'tiny', images: 2, size } as const;
+  const resnet50 = { preset: 'resnet50', images: 1, size } as const;
   return [trainingGroup(tiny), inferenceGroup(tiny, python), trainingGroup(resnet50), inferenceGroup(resnet50, python)];
 }

@@ -11,8 +11,9 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
+import { detectionWork } from './programList.ts';
 import { scoreTables } from './scoreTables.ts';
-import { adapterOption, say, withDevice } from './session.ts';
+import { adapterOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -22,6 +23,7 @@ interface Flags extends ForeignOptions {
   curves?: string;
   batchSize: number;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function evaluateCommand(): Command {
@@ -37,13 +39,17 @@ export function evaluateCommand(): Command {
     .option('--json <file>', 'write all scores here, by class and by image too')
     .option('--curves <file.svg>', 'draw precision over recall here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
-    .addOption(adapterOption());
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
-  return command.action(async ({ weights, data, json, curves, batchSize, adapter, ...foreign }: Flags) => {
+  return command.action(async ({ weights, data, json, curves, batchSize, adapter, tuner, ...foreign }: Flags) => {
     if (json !== undefined) requireOutputFile(json, '--json');
     if (curves !== undefined) requirePicture(curves);
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
-    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device));
+    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), {
+      tuner,
+      work: detectionWork(evaluation.stored.info.config),
+    });
     if (!evaluator) return;
     const { classes } = evaluation.stored.info;
     const scores = evaluator.compute();

@@ -12,7 +12,8 @@ import type { Device } from '../tensor/device.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { detectionWork } from './programList.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -27,6 +28,7 @@ interface Flags extends ForeignOptions {
   restart?: boolean;
   cocoImages?: string;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function predictCommand(): Command {
@@ -55,12 +57,16 @@ export function predictCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
     .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
     .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
-    .addOption(adapterOption());
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
   return command.action(async (flags: Flags) => {
     const prediction = await openPrediction(flags);
     if (isDone(prediction)) await predict(prediction);
-    else await withDevice(flags.adapter, (device) => predict(prediction, device));
+    else {
+      const work = detectionWork(prediction.stored.info.config);
+      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner: flags.tuner, work });
+    }
   });
 }
 

@@ -14,13 +14,14 @@ import { tunedThresholds, type Validation, validateUnless } from '../train/valid
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { writeReport } from './runResults.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { epochCheckpoints, openStoredRun, type StoredRun } from './storedRun.ts';
 
 interface Flags {
   run: string;
   metric?: EpochMetric;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function selectCommand(): Command {
@@ -35,9 +36,10 @@ export function selectCommand(): Command {
         .default(undefined, 'iouMap; box-only: boxMap30'),
     )
     .addOption(adapterOption())
-    .action(async ({ run, metric, adapter }: Flags) => {
+    .addOption(tunerOption())
+    .action(async ({ run, metric, adapter, tuner }: Flags) => {
       const selection = await openSelection(run, metric);
-      const selected = await withDevice(adapter, (device) => select(selection, device));
+      const selected = await withDevice(adapter, (device) => select(selection, device), { tuner });
       if (!selected) return;
       console.log(epochTable(selected));
       for (const line of describeSelected(selected, run)) say(line);

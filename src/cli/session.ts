@@ -1,14 +1,13 @@
 import { Option } from 'commander';
 import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
 import { openDevice } from '../gpu/nodeAdapter.ts';
-import {
-  familyChoice,
-  type KernelFamily,
-  kernelFamilies,
-  parseKernelFamily,
-  setKernelChoice,
-} from '../kernels/kernelChoice.ts';
+import { kernelFamilies, parseKernelFamily } from '../kernels/kernelChoice.ts';
 import { Device } from '../tensor/device.ts';
+import { noteProgress } from '../train/progress.ts';
+import { chooseKernels, type KernelOptions } from './kernels.ts';
+import { compileKnown, keepProgramList } from './programList.ts';
+
+export { tunerOption } from './kernels.ts';
 
 /** `--adapter NAME`, as every command that computes takes it. */
 export function adapterOption(): Option {
@@ -29,18 +28,28 @@ export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
+export interface DeviceOptions extends KernelOptions {
+  /** A name of what is computed, if its programs are to be compiled at once the next time. */
+  work?: string;
+}
+
+/** Opens the device, chooses its kernels, runs `body` on it, and drains and destroys it whatever happens. */
 export async function withDevice<T>(
   adapter: string,
   body: (device: Device) => Promise<T>,
-  kernels: KernelFamily = 'auto',
+  { work, ...kernels }: DeviceOptions = {},
 ): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
   say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
+  device.gpu.onCompile = (count) => noteProgress(`compiling kernels, ${count} so far`);
   try {
-    setKernelChoice(device, familyChoice(device, kernels));
-    return await body(device);
+    await chooseKernels(device, say, kernels);
+    if (work === undefined) return await body(device);
+    await compileKnown(device.gpu, work);
+    const result = await body(device);
+    keepProgramList(device.gpu, work, say);
+    return result;
   } finally {
     await device.gpu.close();
   }

@@ -14,7 +14,7 @@ import {
 } from './pool.ts';
 import type { Profiler } from './profiler.ts';
 import { ELEMENT_BYTES, type Flags, type Program, workgroupsFor } from './program.ts';
-import { type Compiled, ProgramCache } from './programCache.ts';
+import { type Compiled, ProgramCache, type ProgramUse } from './programCache.ts';
 
 export { GpuError } from './gpuError.ts';
 
@@ -184,6 +184,31 @@ export class Gpu {
   /** `peakInUse` and `peakByTag` of the counters start again from what is in use now. */
   forgetPeaks(): void {
     this.#ledger.forgetPeaks();
+  }
+
+  /** Told of each program that is compiled at its first dispatch, with how many that makes: it may take seconds. */
+  set onCompile(told: ((count: number) => void) | null) {
+    this.#programs.onCompile = told;
+  }
+
+  /** The programs and flags that have been dispatched, in the order of their first use. */
+  get programsUsed(): readonly ProgramUse[] {
+    return this.#programs.used;
+  }
+
+  /**
+   * Compiles programs side by side, before their first dispatch.
+   * @param done is told how many are ready
+   * @returns for each what is wrong with it, which does not touch what else the device does
+   */
+  prepare(uses: readonly ProgramUse[], done?: (count: number) => void): Promise<(GpuError | null)[]> {
+    let count = 0;
+    const compiling = uses.map(async ({ program, flags }) => {
+      const refused = await this.#programs.prepare(program, flags);
+      done?.(++count);
+      return refused;
+    });
+    return this.#patiently(Promise.all(compiling));
   }
 
   /** Gives a buffer or a texture back to its pool. */

@@ -47,11 +47,19 @@ export const ELEMENT_BYTES: Readonly<Record<ElementType, number>> = {
   'atomic<u32>': 4,
 };
 
-/** Declares a program; only gives the type parameters their values. */
+const declared = new Map<string, Program>();
+
+/** Declares a program, under a name of its own. */
 export function defineProgram<const U extends string, const B extends string, F extends Flags = Record<string, never>>(
   program: Program<F, B, U>,
 ): Program<F, B, U> {
+  declared.set(program.name, program as unknown as Program);
   return program;
+}
+
+/** A declared program by its name, once the module that declares it has been loaded. */
+export function declaredProgram(name: string): Program | undefined {
+  return declared.get(name);
 }
 
 /**

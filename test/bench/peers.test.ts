@@ -176,7 +176,7 @@ const report = z.object({
 
 describe('measuring beside engines', () => {
   it('takes turns, and the report has the form that is promised', async () => {
-    const peers = [await fakePeer('fake', 'right'), await fakePeer('false', 'wrong')];
+    const peers = [await fakePeer('fake', 'right'), await fakePeer('false', 'wrong'), await fakePeer('tired', 'tires')];
     const device = await testDevice();
     const options = { rounds: 1, milliseconds: 0, longest: 0, peers };
     const { records, peaks } = await measure(device, [group('doubling')], options);
@@ -211,8 +211,9 @@ describe('measuring beside engines', () => {
     ]);
     const markdown = renderMarkdown(whole);
     expect(markdown).toMatch(/^## lavapipe: paper\n/);
-    expect(markdown).toContain('| work | ours | fake | false | ratio |');
+    expect(markdown).toContain('| work | ours | fake | false | tired | ratio |');
     expect(markdown).toContain('- false, doubling: its result is wrong by 1.0e+0.');
+    expect(markdown).toContain('- tired, doubling: its process ended (exit code 4).');
     expect(markdown).toContain('- fake (fake 1.2.3) on paper');
     expect(renderTables({ records, peaks }, whole.peers)).toContain('The same work in other engines');
   });
