@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../src/cli/errors.ts';
 import { adapterOption, interruptible, kernelsOption, say, tunerOption, withDevice } from '../src/cli/session.ts';
 import { writeFileAtomic } from '../src/data/files.ts';
+import type { FoundAdapter } from '../src/gpu/adapter.ts';
 import { environment } from '../src/gpu/environment.ts';
 import type { KernelFamily } from '../src/kernels/kernelChoice.ts';
 import type { Device } from '../src/tensor/device.ts';
@@ -13,6 +14,7 @@ import { measure } from './measure.ts';
 import { chooseEngines, closePeers, type Peer, restartPeer, startPeers } from './peerEngines.ts';
 import { type BenchReport, type PeerReport, renderMarkdown, renderTables } from './report.ts';
 import { readResults, writeSection } from './resultsFile.ts';
+import { WHOLE_STEPS } from './steps.ts';
 
 export interface BenchFlags {
   filter?: string;
@@ -65,6 +67,7 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     ...MILLISECONDS,
     stopping: interrupt.stopping,
     peers,
+    peersIn: (group) => peersTakePart(adapter.kind, group),
     restartPeer: (peer) => restartPeer(peer, python, adapter),
     progress: (done, _total, what) => bar.update(done, what),
   }).finally(() => {
@@ -82,7 +85,7 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     cases: records,
     acceptance: acceptance(records),
   };
-  if (records.length > 0) console.log(renderTables(measured, report.peers));
+  if (records.length > 0) console.log(renderTables(measured, report.peers, adapter.kind));
   if (stopped) {
     say(`Stopped after ${records.length} cases; nothing was written.`);
     process.exitCode = 130;
@@ -96,6 +99,14 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     process.exitCode = 1;
   }
   return report;
+}
+
+/**
+ * On SwiftShader other engines are ten times as slow as on lavapipe: the layers and whole models are measured without them,
+ * which would take hours.
+ */
+function peersTakePart(kind: FoundAdapter['kind'], { uses, table }: BenchGroup): boolean {
+  return kind !== 'swiftshader' || (uses === undefined && table !== WHOLE_STEPS);
 }
 
 function peerReport({ engine, ready, leftOut }: Peer): PeerReport {

@@ -79,6 +79,12 @@ function installed(): boolean {
   });
 }
 
+/** The line of npm's complaint that tells most: npm begins with codes and ends with the path of its log. */
+export function npmReason(said: string): string | undefined {
+  const lines = said.split('\n').flatMap((line) => /^npm (?:error|ERR!) (.+)/.exec(line)?.[1].trim() ?? []);
+  return lines.find((line) => /error: |reason: |not permitted|no space/i.test(line)) ?? lines[0];
+}
+
 /** Installs the engines of npm where they are missing; null, or why that failed. */
 async function install(): Promise<string | null> {
   if (installed()) return null;
@@ -105,8 +111,7 @@ async function install(): Promise<string | null> {
   clearInterval(ticking);
   bar.stop();
   if (code === 0 && installed()) return null;
-  const line = said.split('\n').find((text) => /npm (error|ERR!) (?!code)/.test(text)) ?? `it ended with ${code}`;
-  return `"npm ci" in bench/peers failed: ${line.replace(/^npm (error|ERR!) /, '').trim()}`;
+  return `"npm ci" in bench/peers failed: ${npmReason(said) ?? `it ended with ${code}`}`;
 }
 
 /** Null where that Python has all modules, else what it lacks. */

@@ -39,6 +39,8 @@ export function syntheticBatch(images: number, size: { width: number; height: nu
   });
 }
 
+export const WHOLE_STEPS = 'Whole steps';
+
 interface Setting {
   preset: Extract<PresetName, 'tiny' | 'resnet50'>;
   images: number;
@@ -78,7 +80,7 @@ function trainingGroup(setting: Setting): BenchGroup {
   const group = `training step of ${describe(setting)}`;
   const variant = 'tape';
   return {
-    table: 'Whole steps',
+    table: WHOLE_STEPS,
     name: group,
     variants: [variant],
     async open(device) {
@@ -165,7 +167,7 @@ function inferenceGroup(setting: Setting, python: string): BenchGroup {
   const variant = 'predict';
   const compared = preset === 'resnet50' && images === 1;
   return {
-    table: 'Whole steps',
+    table: WHOLE_STEPS,
     name: group,
     variants: [variant],
     ...(compared && {

@@ -27,8 +27,9 @@ const BOX_POOL = 7;
 const MASK_POOL = 14;
 const SAMPLING_RATIO = 2;
 const SMOOTH_L1_BETA = 1 / 9;
-/** Mask heads of more channels are not run on padding: hundreds of masks of 256 channels cost more than the rest of a step. */
+/** Mask heads of more channels, or of more positives per image, do not run on padding: that could cost more than the rest of a step. */
 const PADDED_MASK_CHANNELS = 64;
+const PADDED_POSITIVES = 64;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -99,7 +100,7 @@ export class RoiHeads {
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
    * device, as lists that are as long as they may become, so nothing is read back, with three exceptions. Where somebody observes,
    * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
-   * first. For a wide mask head the positives are counted while the device computes the box head, and their list is cut.
+   * first. For a large mask head the positives are counted while the device computes the box head, and their list is cut.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -113,8 +114,10 @@ export class RoiHeads {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
       const exact = observe || this.#config.headNorm === 'batch';
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
-      const wide = this.#mask && Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
-      const counted = wide && !exact ? positives.total.data() : null;
+      const large =
+        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
+        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
+      const counted = this.#mask && large && !exact ? positives.total.data() : null;
       // Awaited below, unless something fails before.
       counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
@@ -158,7 +161,8 @@ export class RoiHeads {
     const sampled = samplePositiveNegative(matches, { batchSize, positiveFraction, order, firstSet: images });
     const joined = joinSamples(sampled, matches);
     const samples = roiTargets(joined, candidates, truths, WEIGHTS);
-    const positives = positiveRois(samples, joined.matched, images * Math.trunc(batchSize * positiveFraction));
+    const most = Math.min(Math.trunc(batchSize * positiveFraction), candidates.shape[1]);
+    const positives = positiveRois(samples, joined.matched, images * most);
     return { selected: { samples, positives, total: joined.total }, counts: sampled.counts };
   }
 

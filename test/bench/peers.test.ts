@@ -9,7 +9,14 @@ import { besideGroups } from '../../bench/beside.ts';
 import type { BenchGroup } from '../../bench/cases.ts';
 import { type Comparison, medianRatio, prepareContenders } from '../../bench/comparison.ts';
 import { type CaseRecord, comparisonOf, measure } from '../../bench/measure.ts';
-import { chooseEngines, type Peer, type PeerEngine, peerEngines, startPeers } from '../../bench/peerEngines.ts';
+import {
+  chooseEngines,
+  npmReason,
+  type Peer,
+  type PeerEngine,
+  peerEngines,
+  startPeers,
+} from '../../bench/peerEngines.ts';
 import { PeerProcess } from '../../bench/peerProcess.ts';
 import { permute, toHwio, toNchw, toNhwc, toOihw } from '../../bench/peers/serve.ts';
 import { type BenchReport, renderMarkdown, renderTables } from '../../bench/report.ts';
@@ -130,6 +137,7 @@ describe('ratios', () => {
     expect(found.peers).toEqual({ slow: 60, fast: 30, near: 1, host: 2 });
     expect(found.ratio).toBe(10);
     expect(found.ratios).toEqual({ slow: 25, fast: 10, near: 0.5, host: 1 });
+    expect(found.samples).toEqual({ ours: [2, 2, 10], ...Object.fromEntries(times) });
     expect(comparisonOf([1], new Map([['host', [2]]]), outcomes.slice(3, 4)).ratio).toBeNull();
   });
 });
@@ -330,6 +338,19 @@ describe('engines', () => {
     for (const [name, version] of Object.entries(dependencies)) {
       expect(packages[`node_modules/${name}`].version).toBe(version);
     }
+  });
+
+  it("are installed, or npm's own words tell why not", () => {
+    const said = [
+      'npm warn deprecated x',
+      'npm error code ECONNREFUSED',
+      'npm error syscall connect',
+      'npm error FetchError: request to http://a/b failed, reason: connect ECONNREFUSED',
+      'npm error A complete log of this run can be found in: /c',
+    ].join('\n');
+    expect(npmReason(said)).toBe('FetchError: request to http://a/b failed, reason: connect ECONNREFUSED');
+    expect(npmReason('npm error code E404\n')).toBe('code E404');
+    expect(npmReason('')).toBeUndefined();
   });
 
   it('get their layouts: axes go there and back', () => {
