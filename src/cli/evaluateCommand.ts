@@ -3,6 +3,7 @@ import { checkResize } from '../data/checkResize.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { requireOutputFile, writeFileAtomic } from '../data/files.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
+import type { Precision } from '../model/precision.ts';
 import { precisionRecallPicture } from '../report/precisionRecall.ts';
 import type { Device } from '../tensor/device.ts';
 import { openDatasetShown } from '../train/openData.ts';
@@ -13,7 +14,7 @@ import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
 import { detectionWork } from './programList.ts';
 import { scoreTables } from './scoreTables.ts';
-import { adapterOption, say, tunerOption, withDevice } from './session.ts';
+import { adapterOption, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -22,6 +23,7 @@ interface Flags extends ForeignOptions {
   json?: string;
   curves?: string;
   batchSize: number;
+  precision?: Precision;
   adapter: string;
   tuner?: boolean;
 }
@@ -39,6 +41,7 @@ export function evaluateCommand(): Command {
     .option('--json <file>', 'write all scores here, by class and by image too')
     .option('--curves <file.svg>', 'draw precision over recall here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
@@ -48,6 +51,7 @@ export function evaluateCommand(): Command {
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
     const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), {
       tuner,
+      precision: foreign.precision,
       work: detectionWork(evaluation.stored.info.config),
     });
     if (!evaluator) return;
@@ -81,7 +85,7 @@ export async function openEvaluation(
   weights: string,
   data: string,
   batchSize: number,
-  foreign: ForeignOptions = {},
+  foreign: ForeignOptions & { precision?: Precision } = {},
 ): Promise<Evaluation> {
   const stored = await openModel(weights, foreign);
   if (!stored.named) {

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
 import { requireOutputFolder, sha256OfFile } from '../data/files.ts';
+import type { Precision } from '../model/precision.ts';
 import { readCocoIds } from '../predict/cocoIds.ts';
 import { type FolderRun, finishFolderRun, planFolderRun, predictFolder } from '../predict/folderRun.ts';
 import { chooseFormats, imageFormats, type OutputFormat, parseFormats } from '../predict/formats.ts';
@@ -13,7 +14,7 @@ import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
 import { detectionWork } from './programList.ts';
-import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
+import { adapterOption, interruptible, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -27,6 +28,7 @@ interface Flags extends ForeignOptions {
   workers?: number;
   restart?: boolean;
   cocoImages?: string;
+  precision?: Precision;
   adapter: string;
   tuner?: boolean;
 }
@@ -57,6 +59,7 @@ export function predictCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
     .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
     .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
@@ -65,7 +68,8 @@ export function predictCommand(): Command {
     if (isDone(prediction)) await predict(prediction);
     else {
       const work = detectionWork(prediction.stored.info.config);
-      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner: flags.tuner, work });
+      const { tuner, precision } = flags;
+      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner, precision, work });
     }
   });
 }
@@ -100,6 +104,7 @@ export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Pre
     batchSize,
     shard,
     images: { count: folder.count, sha256: folder.sha256 },
+    ...(stored.model.precision !== 'f32' && { precision: stored.model.precision }),
   };
   const run = planFolderRun(facts, { files: folder.files, formats, out, workers, cocoIds }, restart);
   return { stored, run };

@@ -11,7 +11,7 @@ import { dataFolder } from './dataFolder.ts';
 import { sayHeld, sayPlan } from './memoryLines.ts';
 import { parseCount, parseNumber, parsePositiveCount } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
-import { adapterOption, tunerOption, withDevice } from './session.ts';
+import { adapterOption, precisionOption, tunerOption, withDevice } from './session.ts';
 
 interface Flags extends GivenTrainOptions {
   mode: 'train' | 'predict';
@@ -38,6 +38,7 @@ export function profileCommand(): Command {
     .option('--config <file>', "JSON file of training options, such as a run's config.json; flags override it")
     .option('--trace <file>', 'write a trace for chrome://tracing or Perfetto here')
     .option('--json <file>', 'write the tables here')
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(tunerOption())
     .action(async ({ mode, steps, warmUp, trace, json, adapter, tuner, config, ...given }: Flags) => {
@@ -55,7 +56,7 @@ export function profileCommand(): Command {
           if (trace) writeFileAtomic(trace, chromeTrace(profile.spans));
           if (json) writeFileAtomic(json, `${JSON.stringify(summarizeProfile(profile, device, peak), null, 2)}\n`);
         },
-        { tuner },
+        { tuner, precision: options.precision },
       );
     });
 }

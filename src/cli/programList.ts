@@ -6,7 +6,7 @@ import { cacheFolder, cacheName } from '../gpu/cacheFolder.ts';
 import { fingerprint } from '../gpu/fingerprint.ts';
 import type { Gpu } from '../gpu/gpu.ts';
 import { assembleWgsl, declaredProgram, type Program } from '../gpu/program.ts';
-import type { ProgramUse } from '../gpu/programCache.ts';
+import { halvesOf, type ProgramUse } from '../gpu/programCache.ts';
 import type { MaskRCNNConfig } from '../model/config.ts';
 import { type Progress, startProgress } from '../train/progress.ts';
 
@@ -16,7 +16,9 @@ import { type Progress, startProgress } from '../train/progress.ts';
  */
 
 const scalar = z.union([z.string(), z.number(), z.boolean()]);
-const listSchema = z.array(z.object({ name: z.string(), flags: z.record(z.string(), scalar), text: z.string() }));
+const listSchema = z.array(
+  z.object({ name: z.string(), flags: z.record(z.string(), scalar), halves: z.string().optional(), text: z.string() }),
+);
 
 /** The list's file for work on an adapter. */
 export function programListFile({ info }: Gpu['opened'], work: string): string {
@@ -28,7 +30,7 @@ export function detectionWork(config: MaskRCNNConfig): string {
   return `detect ${fingerprint(JSON.stringify(config))}`;
 }
 
-const textOf = ({ program, flags }: ProgramUse): string => fingerprint(assembleWgsl(program, flags));
+const textOf = (use: ProgramUse): string => fingerprint(assembleWgsl(use.program, use.flags, halvesOf(use)));
 
 /** The programs of a list that are still what they were. A file that is none, or of another version, is an empty list. */
 export function readProgramList(path: string): ProgramUse[] {
@@ -40,9 +42,10 @@ export function readProgramList(path: string): ProgramUse[] {
     return [];
   }
   const { data = [] } = listSchema.safeParse(stored);
-  return data.flatMap(({ name, flags, text }) => {
+  return data.flatMap(({ name, text, ...rest }) => {
     const program: Program | undefined = declaredProgram(name);
-    return program && textOf({ program, flags }) === text ? [{ program, flags }] : [];
+    const use = program && { program, ...rest };
+    return use && textOf(use) === text ? [use] : [];
   });
 }
 
@@ -68,11 +71,10 @@ export async function compileKnown(gpu: Gpu, work: string): Promise<void> {
  */
 export function keepProgramList(gpu: Gpu, work: string, say: (line: string) => void): void {
   const path = programListFile(gpu.opened, work);
-  const list = gpu.programsUsed.map(({ program, flags }) => ({
-    name: program.name,
-    flags,
-    text: textOf({ program, flags }),
-  }));
+  const list = gpu.programsUsed.map((use) => {
+    const { program, ...rest } = use;
+    return { name: program.name, ...rest, text: textOf(use) };
+  });
   const text = `${JSON.stringify(list)}\n`;
   try {
     if (!existsSync(path) || readFileSync(path, 'utf8') !== text) writeFileAtomic(path, text);

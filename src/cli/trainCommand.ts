@@ -25,7 +25,15 @@ import { sayPlan } from './memoryLines.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
-import { adapterOption, interruptible, kernelsOption, say, tunerOption, withDevice } from './session.ts';
+import {
+  adapterOption,
+  interruptible,
+  kernelsOption,
+  precisionOption,
+  say,
+  tunerOption,
+  withDevice,
+} from './session.ts';
 import { readRunOptions } from './storedRun.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
@@ -117,6 +125,7 @@ export function trainCommand(): Command {
       '--profile',
       'time every kernel of a few steps; tables and a trace for Perfetto go to the folder of the run',
     )
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(kernelsOption())
     .addOption(tunerOption())
@@ -188,7 +197,13 @@ async function run(
       await train(planned, resume, device, { profile });
     };
     const recorded = resume ? recordedKernels(out) : undefined;
-    await withDevice(adapter, body, { kernels, tuner, recorded, work: `train ${options.preset}` });
+    await withDevice(adapter, body, {
+      kernels,
+      tuner,
+      recorded,
+      precision: options.precision,
+      work: `train ${options.preset}`,
+    });
   } finally {
     weights?.close();
   }

@@ -1,5 +1,13 @@
 import { GpuError } from './gpuError.ts';
-import { assembleWgsl, type BindingType, type Flags, numbered, type Program, resolveBindings } from './program.ts';
+import {
+  assembleWgsl,
+  type BindingType,
+  type Flags,
+  numbered,
+  type Program,
+  resolveBindings,
+  textureFormat,
+} from './program.ts';
 
 /** A program as the device runs it. */
 export interface Compiled {
@@ -26,9 +34,16 @@ interface Described {
 export interface ProgramUse {
   program: Program;
   flags: Flags;
+  /** Names of the bindings that were given float16, with a space behind each. */
+  halves?: string;
 }
 
-const keyOf = (flags: Flags): string => JSON.stringify(flags);
+const keyOf = (flags: Flags, halves: string): string => JSON.stringify(flags) + halves;
+
+/** The set that `ProgramUse.halves` lists. */
+export function halvesOf({ halves = '' }: Pick<ProgramUse, 'halves'>): ReadonlySet<string> {
+  return new Set(halves.split(' ').filter(Boolean));
+}
 
 /** Pipelines by program and flags: compiled at their first use, or side by side before it. */
 export class ProgramCache {
@@ -56,21 +71,25 @@ export class ProgramCache {
     return [...this.#used.values()];
   }
 
-  /** A program's pipeline for these flags; what is wrong with it is reported. */
-  get<F extends Flags>(program: Program<F>, flags: F): Compiled {
+  /**
+   * A program's pipeline for these flags; what is wrong with it is reported.
+   * @param halves as of `ProgramUse`
+   */
+  get<F extends Flags>(program: Program<F>, flags: F, halves = ''): Compiled {
     const variants = this.#variants(program as unknown as Program);
-    const key = keyOf(flags);
+    const key = keyOf(flags, halves);
     let compiled = variants.get(key);
     if (!compiled) {
       this.onCompile?.(this.#count + 1);
       // One scope for all of it: outside one, Dawn reports the raw parser error before the compilation info is there.
       this.#device.pushErrorScope('validation');
-      const described = this.#describe(program as unknown as Program, flags);
+      const described = this.#describe(program as unknown as Program, flags, halves);
       const pipeline = this.#device.createComputePipeline(described.descriptor);
       this.#report(this.#verdict(described, this.#device.popErrorScope()));
       compiled = this.#keep(variants, key, described, pipeline);
     }
-    if (!this.#used.has(compiled.id)) this.#used.set(compiled.id, { program: program as unknown as Program, flags });
+    if (!this.#used.has(compiled.id))
+      this.#used.set(compiled.id, { program: program as unknown as Program, flags, ...(halves !== '' && { halves }) });
     return compiled;
   }
 
@@ -78,12 +97,12 @@ export class ProgramCache {
    * Compiles a program on one of Dawn's own threads, so that several compile side by side and the caller goes on.
    * @returns what is wrong with it, which is not reported otherwise: nothing is kept then
    */
-  async prepare(program: Program, flags: Flags): Promise<GpuError | null> {
+  async prepare({ program, flags, halves = '' }: ProgramUse): Promise<GpuError | null> {
     const variants = this.#variants(program);
-    const key = keyOf(flags);
+    const key = keyOf(flags, halves);
     if (variants.has(key)) return null;
     this.#device.pushErrorScope('validation');
-    const described = this.#describe(program, flags);
+    const described = this.#describe(program, flags, halves);
     const verdict = this.#verdict(described, this.#device.popErrorScope());
     // A module that does not compile is told by its verdict, with its source.
     const pipeline = await this.#device
@@ -116,10 +135,12 @@ export class ProgramCache {
     return compiled;
   }
 
-  #describe(program: Program, flags: Flags): Described {
-    const key = keyOf(flags);
-    const source = assembleWgsl(program, flags);
-    const label = key === '{}' ? program.name : `${program.name} ${key}`;
+  #describe(program: Program, flags: Flags, halves: string): Described {
+    const halfNames = halvesOf({ halves });
+    const parts = [program.name, ...(Object.keys(flags).length > 0 ? [JSON.stringify(flags)] : [])];
+    if (halfNames.size > 0) parts.push(`f16 ${[...halfNames].join(',')}`);
+    const source = assembleWgsl(program, flags, halfNames);
+    const label = parts.join(' ');
     const bindings = resolveBindings(program, flags);
     const uniforms = Object.entries(program.uniforms) as Compiled['uniforms'];
     const module = this.#device.createShaderModule({ code: source, label });
@@ -131,13 +152,18 @@ export class ProgramCache {
         buffer: { type: 'uniform', hasDynamicOffset: true },
       });
     }
-    bindings.forEach(([, access, type], index) => {
+    bindings.forEach(([name, access, type], index) => {
       const reads = access === 'read';
       entries.push({
         binding: index + 1,
         visibility: GPUShaderStage.COMPUTE,
         ...(type === 'texture'
-          ? { storageTexture: { access: reads ? 'read-only' : 'write-only', format: 'rgba32float' } }
+          ? {
+              storageTexture: {
+                access: reads ? 'read-only' : 'write-only',
+                format: textureFormat(halfNames.has(name)),
+              },
+            }
           : { buffer: { type: reads ? 'read-only-storage' : 'storage' } }),
       });
     });

@@ -1,5 +1,6 @@
 import { mul } from '../kernels/arithmetic.ts';
 import { dropBoxes, encodeBoxes } from '../kernels/boxes.ts';
+import { cast } from '../kernels/cast.ts';
 import { binaryCrossEntropyWithLogits, smoothL1Loss } from '../kernels/losses.ts';
 import { BELOW_LOW_THRESHOLD, matchBoxes } from '../kernels/matcher.ts';
 import { batchedNms } from '../kernels/nms.ts';
@@ -88,8 +89,8 @@ export class RegionProposalNetwork {
     const levels = features.map((feature) =>
       device.scope(() => {
         const hidden = this.#convs.reduce((x, conv) => conv.forward(x), feature);
-        const logits = this.#logits.forward(hidden);
-        const deltas = this.#deltas.forward(hidden);
+        const logits = cast(this.#logits.forward(hidden), 'f32');
+        const deltas = cast(this.#deltas.forward(hidden), 'f32');
         return {
           logitMap: logits,
           deltaMap: deltas,

@@ -3,6 +3,7 @@ import { batchImage } from '../kernels/batchImages.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
+import type { Precision } from './precision.ts';
 
 type TransformConfig = Pick<MaskRCNNConfig, 'minSize' | 'maxSize' | 'imageMean' | 'imageStd' | 'sizeDivisible'>;
 
@@ -27,13 +28,21 @@ export function networkSize(height: number, width: number, config: TransformConf
   return [Math.floor(height * scale), Math.floor(width * scale)];
 }
 
-/** Normalises, resizes and batches images (torchvision's GeneralizedRCNNTransform.forward). */
-export function transformImages(device: Device, images: readonly LoadedImage[], config: TransformConfig): ImageBatch {
+/**
+ * Normalises, resizes and batches images (torchvision's GeneralizedRCNNTransform.forward).
+ * @param precision of the batch, which all maps behind it take from it
+ */
+export function transformImages(
+  device: Device,
+  images: readonly LoadedImage[],
+  config: TransformConfig,
+  precision: Precision = 'f32',
+): ImageBatch {
   const imageSizes = images.map((image) => networkSize(image.height, image.width, config));
   const padded = (axis: 0 | 1): number =>
     Math.ceil(Math.max(...imageSizes.map((size) => size[axis])) / config.sizeDivisible) * config.sizeDivisible;
   const tensors = device.scope(() => {
-    const batch = device.empty([images.length, padded(0), padded(1), 4]);
+    const batch = device.empty([images.length, padded(0), padded(1), 4], precision);
     images.forEach((image, index) => {
       const uploaded = device.tensor(image.data, [image.height, image.width, 3]);
       batchImage(uploaded, batch, { index, size: imageSizes[index], mean: config.imageMean, std: config.imageStd });

@@ -78,9 +78,9 @@ const directCuts: readonly (readonly [number, number, number, number])[] = [
   [8, 8, 4, 1],
 ];
 
-/**
- * The tiles that are tried for a problem, by buffers, the most likely first. On a software adapter also its own kind: few lanes with many rows.
- */
+const softwareDirect = [8, 1, 16, 1] as const;
+
+/** The tiles that are tried for a problem, by buffers, the most likely first. */
 export function tileCandidates(device: Device, problem: ProductProblem): TileShape[] {
   const { kind } = device.gpu.opened.info;
   const realGpu = kind === 'gpu';
@@ -108,8 +108,9 @@ export function tileCandidates(device: Device, problem: ProductProblem): TileSha
         ];
   const ofSubgroups = subgroupCuts.map(cut('subgroup'));
   const ofWorkgroups = workgroupCuts.map(cut('workgroup'));
-  const direct = [...(realGpu ? [] : [[8, 1, 16, 1] as const]), ...directCuts].map(cut('direct'));
-  const all = realGpu ? [...ofWorkgroups, ...ofSubgroups, ...direct] : [...ofSubgroups, ...direct, ...ofWorkgroups];
+  const direct = (realGpu ? directCuts : [softwareDirect]).map(cut('direct'));
+  // Software adapters compile a tile for a second, and those of GPUs never came near there: one of them stands for all.
+  const all = realGpu ? [...ofWorkgroups, ...ofSubgroups, ...direct] : [...ofSubgroups, ...direct, ofWorkgroups[0]];
   const legal = all.filter((tile) => tileIsLegal(tile, problem.direction, has));
   return distinct(legal.map((tile) => fittedLegally(tile, problem, has)));
 }

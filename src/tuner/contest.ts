@@ -290,7 +290,8 @@ export class Contest<C> {
   }
 }
 
+/** The first line of a refusal, without the flags of the program, which the candidate's name tells. */
 function reasonOf({ message }: GpuError): string {
-  const [line] = message.split('\n');
+  const [line] = message.replace(/^Compiling \w+(?: \{.*?\})?: /, '').split('\n');
   return line.length > 160 ? `${line.slice(0, 159)}…` : line;
 }

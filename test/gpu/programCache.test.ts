@@ -52,6 +52,20 @@ describe('programs compiled before their first dispatch', () => {
     expect(flags).toEqual([{ by: 2 }, { by: 3 }, { by: 5 }]);
   });
 
+  it('are others for arrays of float16', async (context) => {
+    context.skip(!device.hasHalves, `${device.gpu.opened.info.name} lacks shader-f16`);
+    const before = device.gpu.counters().pipelines;
+    expect(await device.gpu.prepare([{ ...use(scaled, { by: 11 }), halves: 'y ' }])).toEqual([null]);
+    const values = await device.scope(() => {
+      const y = device.empty([4], 'f16');
+      device.gpu.dispatch(scaled, { flags: { by: 11 }, buffers: { y }, uniforms: { count: 4 }, workgroups: 1 });
+      return y.floats();
+    });
+    expect([...values]).toEqual([0, 11, 22, 33]);
+    expect(device.gpu.counters().pipelines).toBe(before + 1);
+    expect(device.gpu.programsUsed.at(-1)).toMatchObject({ flags: { by: 11 }, halves: 'y ' });
+  });
+
   it('tell what is wrong with them, and leave the device as it was', async () => {
     const broken = defineProgram({
       name: 'testPreparedBroken',

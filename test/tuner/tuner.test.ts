@@ -186,6 +186,28 @@ describe('the tuner', () => {
   });
 });
 
+describe('on a real GPU the tuner', () => {
+  it('compiles candidates side by side, and drops those that do not compile without another device', async () => {
+    const { opened } = (await testDevice()).gpu;
+    let devices = 0;
+    const open = async (): Promise<Device> => {
+      devices++;
+      const other = await opened.reopen();
+      return new Device({ ...other, info: { ...other.info, kind: 'gpu' } });
+    };
+    const tuned = await tuneKernels(open, {
+      budget: 100_000,
+      samples: (sample, name) => (name === 'row wide small' ? tiny(sample, name) : null),
+      candidates: () => [direct, impossible],
+    });
+    const [{ trials }] = tuned.classes;
+    expect(trials.find(({ kernel }) => kernel === tileName(impossible))?.dropped).toMatch(/workgroup/i);
+    expect(trials.filter(({ dropped }) => dropped !== null)).toHaveLength(1);
+    expect(tuned.products).toHaveProperty('row wide small');
+    expect(devices).toBe(1);
+  });
+});
+
 describe('the time that tuning takes', () => {
   const opened: Device[] = [];
   const open = async (): Promise<Device> => {
