@@ -7,6 +7,7 @@ import { Random } from '../../src/data/random.ts';
 import { ensureSyntheticDataset } from '../../src/data/synthetic.ts';
 import type { Detections, Sample } from '../../src/data/types.ts';
 import { GradScaler } from '../../src/kernels/gradScaler.ts';
+import type { SampleOrder } from '../../src/kernels/sampler.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Precision } from '../../src/model/precision.ts';
 import { readLosses } from '../../src/train/losses.ts';
@@ -133,7 +134,13 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
       const scaler = new GradScaler(device);
       const values = new Map<string, Float32Array>();
       await readLosses(
-        await trainStep(run.model, batches[0], draws(), { lr: 0, momentum: 0, weightDecay: 0, clipNorm: null, scaler }),
+        await trainStep(run.model, batches[0], draws()(), {
+          lr: 0,
+          momentum: 0,
+          weightDecay: 0,
+          clipNorm: null,
+          scaler,
+        }),
         [],
       );
       const { scale } = await scaler.state();
