@@ -13,6 +13,7 @@ import { COCO_STATS } from '../src/eval/cocoAccumulator.ts';
 import { type CocoIouType, evaluateCoco } from '../src/eval/cocoEval.ts';
 import type { CocoResult, CocoTruth } from '../src/eval/cocoFiles.ts';
 import { COCO_DATA_SIZE, type CocoDataSize, cocoData } from './cocoData.ts';
+import { median } from './comparison.ts';
 
 /** Where pycocotools' numbers may differ, and how many times its time ours may take. */
 const TOLERANCE = 1e-6;
@@ -91,12 +92,6 @@ export function benchCoco(python: string, seed: number, rounds: number, size: Co
     })),
     difference: both((type) => Math.max(...ours[type].stats.map((value, i) => Math.abs(value - peer[type].stats[i])))),
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 function show({ size, ours, peer, ratio, difference }: CocoBench): string {

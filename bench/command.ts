@@ -1,7 +1,8 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../src/cli/errors.ts';
-import { adapterOption, interruptible, kernelsOption, say, withDevice } from '../src/cli/session.ts';
+import { adapterOption, interruptible, kernelsOption, say, tunerOption, withDevice } from '../src/cli/session.ts';
 import { writeFileAtomic } from '../src/data/files.ts';
+import type { FoundAdapter } from '../src/gpu/adapter.ts';
 import { environment } from '../src/gpu/environment.ts';
 import type { KernelFamily } from '../src/kernels/kernelChoice.ts';
 import type { Device } from '../src/tensor/device.ts';
@@ -13,10 +14,12 @@ import { measure } from './measure.ts';
 import { chooseEngines, closePeers, type Peer, restartPeer, startPeers } from './peerEngines.ts';
 import { type BenchReport, type PeerReport, renderMarkdown, renderTables } from './report.ts';
 import { readResults, writeSection } from './resultsFile.ts';
+import { WHOLE_STEPS } from './steps.ts';
 
 export interface BenchFlags {
   filter?: string;
   adapter: string;
+  tuner?: boolean;
   kernels?: KernelFamily;
   size?: Size;
   rounds: number;
@@ -64,6 +67,7 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     ...MILLISECONDS,
     stopping: interrupt.stopping,
     peers,
+    peersIn: (group) => peersTakePart(adapter.kind, group),
     restartPeer: (peer) => restartPeer(peer, python, adapter),
     progress: (done, _total, what) => bar.update(done, what),
   }).finally(() => {
@@ -81,7 +85,7 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     cases: records,
     acceptance: acceptance(records),
   };
-  if (records.length > 0) console.log(renderTables(measured, report.peers));
+  if (records.length > 0) console.log(renderTables(measured, report.peers, adapter.kind));
   if (stopped) {
     say(`Stopped after ${records.length} cases; nothing was written.`);
     process.exitCode = 130;
@@ -95,6 +99,14 @@ export async function runBench(device: Device, flags: BenchFlags): Promise<Bench
     process.exitCode = 1;
   }
   return report;
+}
+
+/**
+ * On SwiftShader other engines are ten times as slow as on lavapipe: the layers and whole models are measured without them,
+ * which would take hours.
+ */
+function peersTakePart(kind: FoundAdapter['kind'], { uses, table }: BenchGroup): boolean {
+  return kind !== 'swiftshader' || (uses === undefined && table !== WHOLE_STEPS);
 }
 
 function peerReport({ engine, ready, leftOut }: Peer): PeerReport {
@@ -116,6 +128,7 @@ export function benchCommand(): Command {
     .option('--filter <text>', 'only cases whose name has all these words, for instance "conv2d 3x3" or "layer"')
     .addOption(adapterOption())
     .addOption(kernelsOption())
+    .addOption(tunerOption())
     .addOption(
       new Option(
         '--size <size>',
@@ -159,6 +172,6 @@ export function benchCommand(): Command {
       ) {
         selectGroups(possible[0], flags.filter);
       }
-      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)), flags.kernels);
+      await withDevice(flags.adapter, async (device) => void (await runBench(device, flags)), flags);
     });
 }

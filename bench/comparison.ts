@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { messageOf } from '../src/gpu/adapter.ts';
 import type { Verdict } from './cases.ts';
 import type { Peer } from './peerEngines.ts';
+import type { PeerProcess } from './peerProcess.ts';
 import type { Stored, Work } from './peers/work.ts';
 
 /** An array with its shape, row-major. */
@@ -40,6 +41,7 @@ export interface PeerOutcome {
 /** An engine that is ready to run the work, its result right. */
 export interface Contender {
   outcome: PeerOutcome;
+  /** Milliseconds; 0 once it has failed, which its outcome then tells. */
   run(): Promise<number>;
   release(): Promise<void>;
   /** Milliseconds of a run when it was prepared. */
@@ -63,6 +65,17 @@ export interface PrepareOptions {
   progress?(engine: string): void;
   /** Starts an engine again whose process ended. */
   restart?(peer: Peer): Promise<void>;
+}
+
+/** An engine that fails in the middle of the rounds ends its own part alone. */
+async function runOrFail(process: PeerProcess, outcome: PeerOutcome): Promise<number> {
+  if (outcome.failure !== undefined) return 0;
+  try {
+    return await process.run();
+  } catch (error) {
+    outcome.failure = messageOf(error);
+    return 0;
+  }
 }
 
 /** Lets each engine do the work once and checks what it gives. Only those whose result is right are timed. */
@@ -107,7 +120,12 @@ export async function prepareContenders(
         const verdict = comparison.check(found, name);
         outcome.check = { ...verdict, right: verdict.error <= verdict.tolerance };
         if (outcome.check.right) {
-          contenders.push({ outcome, run: () => process.run(), release: () => process.release(), firstMs: ms });
+          contenders.push({
+            outcome,
+            run: () => runOrFail(process, outcome),
+            release: () => process.release(),
+            firstMs: ms,
+          });
         } else {
           outcome.failure = `its result is wrong by ${verdict.error.toExponential(1)}`;
           await process.release();

@@ -122,13 +122,13 @@ const SCALE = 0.25;
 const SAMPLES = 2;
 
 /** The four cells around each sample of one bin of one RoI (xmin, ymin, xmax, ymax), with their shares of the bin's mean. */
-function* binCells(
+export function* binCells(
   box: ArrayLike<number>,
-  { bins, height, width }: RoiSetting,
+  { bins, height, width, scale = SCALE }: Pick<RoiSetting, 'bins' | 'height' | 'width'> & { scale?: number },
   by: number,
   bx: number,
 ): Generator<[row: number, column: number, share: number]> {
-  const [x1, y1, x2, y2] = Array.from(box, (value) => value * SCALE);
+  const [x1, y1, x2, y2] = Array.from(box, (value) => value * scale);
   const across = Math.max(x2 - x1, 1) / bins;
   const down = Math.max(y2 - y1, 1) / bins;
   for (let sample = 0; sample < SAMPLES ** 2; sample++) {

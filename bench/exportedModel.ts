@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import { cacheFolder } from '../src/gpu/cacheFolder.ts';
 import { formulaWeight } from '../src/model/formulaWeights.ts';
 import type { MaskRCNN } from '../src/model/maskRcnn.ts';
 import { PEERS_FOLDER } from './peerEngines.ts';
@@ -50,10 +50,10 @@ function run(program: string, args: readonly string[]): Promise<void> {
  */
 export async function exportedModel(python: string, model: MaskRCNN, what: ExportedModel): Promise<string> {
   const { height, width, classes, detections } = what;
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'webgpu-mask-rcnn');
+  const cache = cacheFolder();
   const kept = join(cache, `bench-resnet50-${height}x${width}-${classes}-${detections}-v1.onnx`);
   if (existsSync(kept)) return kept;
-  mkdirSync(dirname(kept), { recursive: true });
+  mkdirSync(cache, { recursive: true });
   const folder = mkdtempSync(join(cache, 'export-'));
   try {
     const entries = [...model.state.entries.values()].map(({ name, shape }, i) => {

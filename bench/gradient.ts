@@ -27,6 +27,7 @@ export function gradientsOf(
     upstream,
     into: {},
     saved: saved as Record<string, Tensor>,
+    dtypes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.dtype ?? 'f32'])),
     shapes: Object.fromEntries(Object.entries(inputs).map(([input, tensor]) => [input, tensor?.shape ?? []])),
   };
   return () => {

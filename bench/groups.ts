@@ -2,7 +2,9 @@ import { besideGroups } from './beside.ts';
 import type { BenchGroup, Size } from './cases.ts';
 import { convolutionGroups } from './convolutions.ts';
 import { detectionGroups } from './detection.ts';
+import { headGroups } from './heads.ts';
 import { layerGroups } from './layers.ts';
+import { multiScaleGroups } from './multiScale.ts';
 import { operatorGroups } from './operators.ts';
 import { stepGroups } from './steps.ts';
 
@@ -21,9 +23,11 @@ export function benchGroups(size: Size, python = defaultPython()): BenchGroup[] 
   return [
     ...convolutionGroups(size),
     ...operatorGroups(size),
+    ...headGroups(size),
     ...detectionGroups(size),
+    ...multiScaleGroups(),
     ...layerGroups(),
     ...besideGroups(),
-    ...stepGroups(size, python),
+    ...stepGroups(python),
   ];
 }

@@ -30,6 +30,8 @@ export interface CaseRecord {
   ratios?: Record<string, number>;
   /** That of the fastest WebGPU engine that does the same work; null where there is none. */
   ratio?: number | null;
+  /** Milliseconds of each round, `ours` and theirs by name, from which the ratios come. */
+  samples?: Record<string, number[]>;
   /** How each of them did, those without a time too. */
   outcomes?: PeerOutcome[];
   goal?: Goal;
@@ -49,6 +51,8 @@ export interface MeasureOptions {
   longest: number;
   /** Other engines, measured in turn with the cases that have work for them; those rounds are at least {@link PEER_ROUNDS}. */
   peers?: readonly Peer[];
+  /** In which groups they take part; in all by default. */
+  peersIn?(group: BenchGroup): boolean;
   restartPeer?(peer: Peer): Promise<void>;
   /** True once the user wants to stop: what has been measured so far is returned. */
   stopping?(): boolean;
@@ -63,10 +67,11 @@ export interface Measured {
 }
 
 const MAX_ROUNDS = 50;
-/** Rounds in which other engines take part: at least, however slow they are. */
+/** Rounds in which other engines take part: at least, unless they would take longer than this in all (SwiftShader). */
 const PEER_ROUNDS = 3;
+const PEER_BUDGET_MS = 130_000;
 /** Engines that take longer than this together are warm from being checked. */
-const LONG_MS = 1000;
+const LONG_MS = 300;
 
 interface Task {
   name: string;
@@ -136,11 +141,13 @@ async function timeGroup(
     return undefined;
   };
   const options = { ...given };
+  const peerMs = contenders.reduce((sum, { firstMs }) => sum + firstMs, 0);
   if (contenders.length > 0) {
-    options.rounds = PEER_ROUNDS;
+    options.rounds = Math.max(1, Math.min(PEER_ROUNDS, Math.floor(PEER_BUDGET_MS / peerMs)));
+    // So many, however long they take.
     options.longest = Number.POSITIVE_INFINITY;
   }
-  const warm = contenders.reduce((sum, { firstMs }) => sum + firstMs, 0) > LONG_MS;
+  const warm = peerMs > LONG_MS;
   if (warm) for (const one of cases) await whole(() => one.run())();
   const kinds = (['flops', 'bytes'] as const).filter((kind) => cases.some((one) => peakOf(one) === kind));
   const tasks = [
@@ -172,13 +179,17 @@ export function comparisonOf(
   ours: readonly number[],
   theirs: ReadonlyMap<string, readonly number[]>,
   outcomes: readonly PeerOutcome[],
-): Pick<CaseRecord, 'peers' | 'ratios' | 'ratio' | 'outcomes'> {
-  const timed = [...theirs].filter(([, times]) => ours.length > 0 && times.length === ours.length);
+): Pick<CaseRecord, 'peers' | 'ratios' | 'ratio' | 'samples' | 'outcomes'> {
+  const failed = new Set(outcomes.flatMap(({ engine, failure }) => (failure === undefined ? [] : [engine])));
+  const timed = [...theirs].filter(
+    ([engine, times]) => !failed.has(engine) && ours.length > 0 && times.length === ours.length,
+  );
   const peers = Object.fromEntries(timed.map(([engine, times]) => [engine, median(times)]));
   const same = outcomes.filter(({ engine, computesOn, near }) => engine in peers && computesOn === 'webgpu' && !near);
   const fastest = same.map(({ engine }) => engine).sort((a, b) => peers[a] - peers[b])[0];
   const ratios = Object.fromEntries(timed.map(([engine, times]) => [engine, medianRatio(ours, times)]));
-  return { peers, ratios, ratio: fastest === undefined ? null : ratios[fastest], outcomes: [...outcomes] };
+  const samples = Object.fromEntries([['ours', ours], ...timed].map(([name, times]) => [name, [...times]]));
+  return { peers, ratios, ratio: fastest === undefined ? null : ratios[fastest], samples, outcomes: [...outcomes] };
 }
 
 function recordOf(
@@ -226,16 +237,16 @@ function isRight({ error, tolerance }: Verdict): boolean {
 }
 
 async function prepareOthers(
-  { name }: BenchGroup,
+  group: BenchGroup,
   comparison: OpenGroup['comparison'],
-  { peers = [], stopping, restartPeer }: MeasureOptions,
+  { peers = [], peersIn, stopping, restartPeer }: MeasureOptions,
   progress: (what: string) => void,
 ): ReturnType<typeof prepareContenders> {
-  if (!comparison) return { contenders: [], outcomes: [] };
+  if (!comparison || peersIn?.(group) === false) return { contenders: [], outcomes: [] };
   return prepareContenders(comparison, peers, {
     stopping,
     restart: restartPeer,
-    progress: (engine) => progress(`${engine}: checking ${name}`),
+    progress: (engine) => progress(`${engine}: checking ${group.name}`),
   });
 }
 

@@ -79,6 +79,12 @@ function installed(): boolean {
   });
 }
 
+/** The line of npm's complaint that tells most: npm begins with codes and ends with the path of its log. */
+export function npmReason(said: string): string | undefined {
+  const lines = said.split('\n').flatMap((line) => /^npm (?:error|ERR!) (.+)/.exec(line)?.[1].trim() ?? []);
+  return lines.find((line) => /error: |reason: |not permitted|no space/i.test(line)) ?? lines[0];
+}
+
 /** Installs the engines of npm where they are missing; null, or why that failed. */
 async function install(): Promise<string | null> {
   if (installed()) return null;
@@ -105,8 +111,7 @@ async function install(): Promise<string | null> {
   clearInterval(ticking);
   bar.stop();
   if (code === 0 && installed()) return null;
-  const line = said.split('\n').find((text) => /npm (error|ERR!) (?!code)/.test(text)) ?? `it ended with ${code}`;
-  return `"npm ci" in bench/peers failed: ${line.replace(/^npm (error|ERR!) /, '').trim()}`;
+  return `"npm ci" in bench/peers failed: ${npmReason(said) ?? `it ended with ${code}`}`;
 }
 
 /** Null where that Python has all modules, else what it lacks. */
@@ -130,7 +135,7 @@ function driverManifests(): string[] {
 
 /**
  * Variables that make an engine with a Dawn of its own find one adapter only, the bench's. Real GPUs are not hidden from each
- * other: an engine takes the one that it thinks fastest, as it would without the bench.
+ * other, only software adapters from them: an engine takes the one that it thinks fastest, as it would without the bench.
  */
 async function adapterVariables({ kind, name }: FoundAdapter): Promise<NodeJS.ProcessEnv> {
   const env: NodeJS.ProcessEnv = {
@@ -138,17 +143,19 @@ async function adapterVariables({ kind, name }: FoundAdapter): Promise<NodeJS.Pr
     [ADAPTER_VARIABLE]: name,
     [SOFTWARE_VARIABLE]: kind === 'gpu' ? '0' : '1',
   };
-  if (process.platform !== 'linux' || kind === 'gpu') return env;
+  if (process.platform !== 'linux') return env;
   const manifests = driverManifests();
   const bundled = kind === 'swiftshader' || !systemHasVulkanLoader() ? await unpackSwiftshader() : undefined;
-  const wanted = kind === 'lavapipe' ? /lvp_icd/ : /swiftshader/;
-  const manifest =
-    kind === 'swiftshader' && bundled
-      ? join(bundled, 'vk_swiftshader_icd.json')
-      : manifests.find((file) => wanted.test(file));
-  if (manifest) {
-    env.VK_DRIVER_FILES = manifest;
-    env.VK_ICD_FILENAMES = manifest;
+  const software = /lvp_icd|swiftshader/;
+  const shown: Record<FoundAdapter['kind'], string[]> = {
+    lavapipe: manifests.filter((file) => /lvp_icd/.test(file)),
+    swiftshader: bundled ? [join(bundled, 'vk_swiftshader_icd.json')] : [],
+    gpu: manifests.filter((file) => !software.test(file)),
+    cpu: [],
+  };
+  if (shown[kind].length > 0) {
+    env.VK_DRIVER_FILES = shown[kind].join(delimiter);
+    env.VK_ICD_FILENAMES = env.VK_DRIVER_FILES;
     delete env.VK_ADD_DRIVER_FILES;
   }
   // The loader that a system lacks comes with the bundled driver.
@@ -160,10 +167,10 @@ async function adapterVariables({ kind, name }: FoundAdapter): Promise<NodeJS.Pr
 
 /** Words that an engine's description of its adapter must have; nothing is asked of one that tells none. */
 const EXPECTED: Record<FoundAdapter['kind'], RegExp> = {
-  lavapipe: /llvmpipe|lavapipe/i,
+  lavapipe: /llvmpipe|lavapipe|vulkan_lvp/i,
   swiftshader: /swiftshader/i,
   cpu: /./,
-  gpu: /^(?!.*(llvmpipe|lavapipe|swiftshader))/i,
+  gpu: /^(?!.*(llvmpipe|lavapipe|vulkan_lvp|swiftshader))/i,
 };
 
 export function commandOf(engine: PeerEngine, python: string, env: NodeJS.ProcessEnv): PeerCommand {

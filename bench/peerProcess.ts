@@ -24,6 +24,7 @@ export class PeerProcess {
   readonly #lines: AsyncIterator<string>;
   readonly #stderr: string[] = [];
   readonly #closed: Promise<void>;
+  readonly #kill = (): void => void this.#child.kill('SIGKILL');
   #ready: Ready | null = null;
   /** Why nothing more can be asked of it. */
   #broken: string | null = null;
@@ -34,8 +35,13 @@ export class PeerProcess {
     this.#child.on('error', (error) => {
       this.#broken ??= error.message;
     });
+    // The bench may end at once, at a second Ctrl-C.
+    process.once('exit', this.#kill);
     this.#closed = new Promise((resolve) => {
-      this.#child.on('close', () => resolve());
+      this.#child.on('close', () => {
+        process.off('exit', this.#kill);
+        resolve();
+      });
     });
     // Told by the answer that is missing.
     this.#child.stdin?.on('error', () => undefined);
@@ -79,7 +85,7 @@ export class PeerProcess {
 
   close(): void {
     this.#broken ??= 'it was closed';
-    this.#child.kill('SIGKILL');
+    this.#kill();
   }
 
   async #ask<T>(request: Request): Promise<T> {

@@ -132,12 +132,16 @@ function summary({ records, peaks }: Pick<Measured, 'records' | 'peaks'>): strin
   return lines;
 }
 
-function peerLines(peers: readonly PeerReport[]): string[] {
-  return peers.map(({ name, computesOn, adapter, versions, leftOut }) => {
+const ON_SWIFTSHADER =
+  'On SwiftShader other engines take no part in the layers and whole steps, where they would take an hour.';
+
+function peerLines(peers: readonly PeerReport[], kind?: string): string[] {
+  const lines = peers.map(({ name, computesOn, adapter, versions, leftOut }) => {
     if (leftOut !== undefined) return `${name} was left out: ${leftOut}.`;
-    const where = computesOn === 'cpu' ? adapter : `on ${adapter || 'the only driver that Vulkan shows it'}`;
+    const where = computesOn === 'cpu' ? adapter : `on ${adapter || 'an adapter that it does not name'}`;
     return `${name} (${versionList(versions)}) ${where}`;
   });
+  return kind === 'swiftshader' && peers.length > 0 ? [...lines, ON_SWIFTSHADER] : lines;
 }
 
 function versionList(versions: Record<string, string>): string {
@@ -147,7 +151,11 @@ function versionList(versions: Record<string, string>): string {
 }
 
 /** Tables for the terminal. */
-export function renderTables(measured: Pick<Measured, 'records' | 'peaks'>, peers: readonly PeerReport[] = []): string {
+export function renderTables(
+  measured: Pick<Measured, 'records' | 'peaks'>,
+  peers: readonly PeerReport[] = [],
+  kind?: string,
+): string {
   const parts: string[] = [];
   const { records } = measured;
   for (const { title, head, texts, rows, notes = [] } of [
@@ -163,7 +171,7 @@ export function renderTables(measured: Pick<Measured, 'records' | 'peaks'>, peer
     table.push(...rows);
     parts.push(`${title}\n${[table.toString(), ...notes].join('\n')}`);
   }
-  return [...parts, ...summary(measured), ...peerLines(peers)].join('\n');
+  return [...parts, ...summary(measured), ...peerLines(peers, kind)].join('\n');
 }
 
 /**
@@ -187,7 +195,7 @@ export function renderMarkdown(report: BenchReport): string {
       '- Other engines, each in a process of its own, in turn with this program; their results are checked first. In brackets their',
       "  time by ours, the median over pairs; `ratio` is that of the fastest WebGPU engine. onnxruntime-node's times hold the way of",
       '  input and output to and from the adapter, the others compute on what lies there.',
-      ...peerLines(peers).map((line) => `- ${line}`),
+      ...peerLines(peers, adapter.kind).map((line) => `- ${line}`),
     );
   }
   const grids = [...acceptanceGrids(report.acceptance), ...peerGrids(cases), ...caseGrids(cases)];

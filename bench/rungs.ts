@@ -4,11 +4,19 @@ import type { Device } from '../src/tensor/device.ts';
 import type { Tensor } from '../src/tensor/tensor.ts';
 
 /** Rungs that differ in the kernels alone; the operators' own names stand for what the model runs. */
-export type RungName = 'tile from buffers' | 'tile from textures' | 'winograd' | 'conv2d' | 'matmul';
+export type RungName =
+  | 'naive'
+  | 'tile from buffers'
+  | 'tile from textures'
+  | 'winograd'
+  | 'conv2d'
+  | 'matmul'
+  | 'linear'
+  | 'convTranspose2d';
 
 function choiceOf(device: Device, name: RungName): KernelChoice {
-  if (name === 'winograd') return familyChoice(device, 'winograd');
-  if (name === 'conv2d' || name === 'matmul') return kernelChoice(device);
+  if (name === 'winograd' || name === 'naive') return familyChoice(device, name);
+  if (name !== 'tile from buffers' && name !== 'tile from textures') return kernelChoice(device);
   const auto = familyChoice(device, 'auto');
   const source: TileShape['source'] = name === 'tile from buffers' ? 'buffer' : 'texture';
   return {

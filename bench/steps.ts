@@ -8,7 +8,7 @@ import { MaskRCNN } from '../src/model/maskRcnn.ts';
 import { type PresetName, presetConfig } from '../src/model/presets.ts';
 import type { Device } from '../src/tensor/device.ts';
 import { trainStep, validationLosses } from '../src/train/step.ts';
-import { type BenchGroup, caseName, type Size, type Verdict } from './cases.ts';
+import { type BenchGroup, caseName, type Verdict } from './cases.ts';
 import { relativeError } from './check.ts';
 import type { Comparison, Values } from './comparison.ts';
 import { exportedModel, formulaSource } from './exportedModel.ts';
@@ -38,6 +38,8 @@ export function syntheticBatch(images: number, size: { width: number; height: nu
     };
   });
 }
+
+export const WHOLE_STEPS = 'Whole steps';
 
 interface Setting {
   preset: Extract<PresetName, 'tiny' | 'resnet50'>;
@@ -78,7 +80,7 @@ function trainingGroup(setting: Setting): BenchGroup {
   const group = `training step of ${describe(setting)}`;
   const variant = 'tape';
   return {
-    table: 'Whole steps',
+    table: WHOLE_STEPS,
     name: group,
     variants: [variant],
     async open(device) {
@@ -165,7 +167,7 @@ function inferenceGroup(setting: Setting, python: string): BenchGroup {
   const variant = 'predict';
   const compared = preset === 'resnet50' && images === 1;
   return {
-    table: 'Whole steps',
+    table: WHOLE_STEPS,
     name: group,
     variants: [variant],
     ...(compared && {
@@ -205,9 +207,9 @@ function inferenceGroup(setting: Setting, python: string): BenchGroup {
 }
 
 /** @param python where torchvision's model may be exported */
-export function stepGroups(size: Size, python: string): BenchGroup[] {
-  const real = { width: 352, height: 256 };
-  const tiny = { preset: 'tiny', images: 2, size: size === 'full' ? real : { width: 176, height: 128 } } as const;
-  const resnet50 = { preset: 'resnet50', images: 1, size: real } as const;
+export function stepGroups(python: string): BenchGroup[] {
+  const size = { width: 352, height: 256 };
+  const tiny = { preset: 'tiny', images: 2, size } as const;
+  const resnet50 = { preset: 'resnet50', images: 1, size } as const;
   return [trainingGroup(tiny), inferenceGroup(tiny, python), trainingGroup(resnet50), inferenceGroup(resnet50, python)];
 }

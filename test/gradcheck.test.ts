@@ -1,8 +1,16 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import '../src/kernels/index.ts';
 import type { Device } from '../src/tensor/device.ts';
-import { type InputSample, registeredOperators } from '../src/tensor/operator.ts';
-import { sizeOf, type Tensor } from '../src/tensor/tensor.ts';
+import { decodeHalves, encodeHalves } from '../src/tensor/halves.ts';
+import {
+  type Example,
+  type InputSample,
+  type Inputs,
+  type Operator,
+  type Params,
+  registeredOperators,
+} from '../src/tensor/operator.ts';
+import { type DType, sizeOf, type Tensor } from '../src/tensor/tensor.ts';
 import { type RefTensor, references } from './reference/index.ts';
 import { expectClose } from './support/compare.ts';
 import { testDevice } from './support/device.ts';
@@ -26,6 +34,86 @@ function hostValues(sample: InputSample, seed: number): Float32Array | Int32Arra
   return sample.dtype === 'i32' ? Int32Array.from(values) : Uint32Array.from(values);
 }
 
+/** Numbers as float16 holds them. */
+function halved(values: ArrayLike<number>): Float32Array {
+  const out = new Float32Array(values.length);
+  decodeHalves(new Uint8Array(encodeHalves(values).buffer), out);
+  return out;
+}
+
+interface Tolerances {
+  forward: number;
+  gradient: number;
+}
+
+async function check(
+  device: Device,
+  operator: Operator<Inputs, Params>,
+  example: Example<Inputs, Params>,
+  index: number,
+  halves: readonly string[],
+  tolerances: Tolerances,
+): Promise<void> {
+  const { name } = operator.definition;
+  const reference = references[name];
+  const samples = Object.entries(example.inputs).filter(
+    (entry): entry is [string, InputSample] => entry[1] !== undefined,
+  );
+  const dtypeOf = (key: string, sample: InputSample): DType => (halves.includes(key) ? 'f16' : (sample.dtype ?? 'f32'));
+  const host = new Map(
+    samples.map(([key, sample], i) => {
+      const values = hostValues(sample, 1000 * index + i + 1);
+      return [key, halves.includes(key) ? halved(values) : values];
+    }),
+  );
+  const refInputs: Record<string, RefTensor> = {};
+  for (const [key, sample] of samples) {
+    refInputs[key] = { shape: [...sample.shape], data: Float64Array.from(host.get(key) as Float32Array) };
+  }
+  const expected = reference(refInputs, example.params);
+  const drawn = uniform(expected.data.length, 77 + index);
+  const upstream = halves.length > 0 ? halved(drawn) : drawn;
+
+  await device.scope(async () => {
+    const inputs: Record<string, Tensor> = {};
+    for (const [key, sample] of samples) {
+      const tensor = device.tensor(host.get(key) as Float32Array, sample.shape, dtypeOf(key, sample));
+      tensor.requiresGrad = (tensor.dtype === 'f32' || tensor.dtype === 'f16') && sample.differentiable !== false;
+      inputs[key] = tensor;
+    }
+    const output = operator(inputs, example.params);
+    expect([...output.shape], `${name}: shape`).toEqual(expected.shape);
+    if (halves.length > 0) expect(output.dtype, `${name}: dtype`).toBe(name === 'cast' ? example.params.dtype : 'f16');
+    expectClose(await output.floats(), expected.data, tolerances.forward, `${name}: forward`);
+    device.backward(output, device.tensor(upstream, output.shape, output.dtype));
+    for (const [key, sample] of samples) {
+      const tensor = inputs[key];
+      if (!tensor.requiresGrad) continue;
+      expect(tensor.grad, `${name}: gradient of ${key}`).not.toBeNull();
+      expect(tensor.grad?.dtype, `${name}: type of the gradient of ${key}`).toBe(tensor.dtype);
+      const gradient = await (tensor.grad as Tensor).floats();
+      tensor.grad?.dispose();
+      const stride = Math.max(1, Math.floor(gradient.length / CHECKED_ENTRIES));
+      const picked: number[] = [];
+      const numeric: number[] = [];
+      for (let entry = 0; entry < gradient.length; entry += stride) {
+        const values = refInputs[key].data;
+        const kept = values[entry];
+        const side = (delta: number): number => {
+          values[entry] = kept + delta;
+          const { data } = reference(refInputs, example.params);
+          return data.reduce((sum, value, i) => sum + value * upstream[i], 0);
+        };
+        numeric.push((side(STEP) - side(-STEP)) / (2 * STEP));
+        values[entry] = kept;
+        picked.push(gradient[entry]);
+      }
+      expect([...sample.shape], `${name}: shape of the gradient of ${key}`).toEqual([...(tensor.grad as Tensor).shape]);
+      expectClose(picked, numeric, tolerances.gradient, `${name}: gradient of ${key}`);
+    }
+  });
+}
+
 describe('gradients of every operator', () => {
   let device: Device;
   beforeAll(async () => {
@@ -41,58 +129,25 @@ describe('gradients of every operator', () => {
       expect(references[name], `test/reference has no ${name}`).toBeTypeOf('function');
     });
     examples.forEach((example, index) => {
-      it(`${name} example ${index}`, async () => {
-        const reference = references[name];
-        const samples = Object.entries(example.inputs).filter(
-          (entry): entry is [string, InputSample] => entry[1] !== undefined,
-        );
-        const host = new Map(samples.map(([key, sample], i) => [key, hostValues(sample, 1000 * index + i + 1)]));
-        const refInputs: Record<string, RefTensor> = {};
-        for (const [key, sample] of samples) {
-          refInputs[key] = { shape: [...sample.shape], data: Float64Array.from(host.get(key) as Float32Array) };
-        }
-        const expected = reference(refInputs, example.params);
-        const upstream = uniform(expected.data.length, 77 + index);
-
-        await device.scope(async () => {
-          const inputs: Record<string, Tensor> = {};
-          for (const [key, sample] of samples) {
-            const tensor = device.tensor(host.get(key) as Float32Array, sample.shape, sample.dtype ?? 'f32');
-            tensor.requiresGrad = tensor.dtype === 'f32' && sample.differentiable !== false;
-            inputs[key] = tensor;
-          }
-          const output = operator(inputs, example.params);
-          expect([...output.shape], `${name}: shape`).toEqual(expected.shape);
-          expectClose(await output.floats(), expected.data, 1e-4, `${name}: forward`);
-          device.backward(output, device.tensor(upstream, output.shape));
-          for (const [key, sample] of samples) {
-            const tensor = inputs[key];
-            if (!tensor.requiresGrad) continue;
-            expect(tensor.grad, `${name}: gradient of ${key}`).not.toBeNull();
-            const gradient = await (tensor.grad as Tensor).floats();
-            tensor.grad?.dispose();
-            const stride = Math.max(1, Math.floor(gradient.length / CHECKED_ENTRIES));
-            const picked: number[] = [];
-            const numeric: number[] = [];
-            for (let entry = 0; entry < gradient.length; entry += stride) {
-              const values = refInputs[key].data;
-              const kept = values[entry];
-              const side = (delta: number): number => {
-                values[entry] = kept + delta;
-                const { data } = reference(refInputs, example.params);
-                return data.reduce((sum, value, i) => sum + value * upstream[i], 0);
-              };
-              numeric.push((side(STEP) - side(-STEP)) / (2 * STEP));
-              values[entry] = kept;
-              picked.push(gradient[entry]);
-            }
-            expect([...sample.shape], `${name}: shape of the gradient of ${key}`).toEqual([
-              ...(tensor.grad as Tensor).shape,
-            ]);
-            expectClose(picked, numeric, 2e-3, `${name}: gradient of ${key}`);
-          }
-        });
-      });
+      it(`${name} example ${index}`, () =>
+        check(device, operator, example, index, [], { forward: 1e-4, gradient: 2e-3 }));
     });
   }
 });
+
+const opened = await testDevice();
+
+/** Inputs and weights are rounded to float16, and so is the result: each by at most 2^-11. */
+describe.skipIf(!opened.hasHalves)(
+  `operators on float16 (skipped where the adapter lacks shader-f16: ${opened.gpu.opened.info.name})`,
+  () => {
+    for (const [name, operator] of registeredOperators()) {
+      const { halves, examples = [] } = operator.definition;
+      if (!halves) continue;
+      examples.forEach((example, index) => {
+        it(`${name} example ${index}`, () =>
+          check(opened, operator, example, index, halves, { forward: 1e-3, gradient: 3e-3 }));
+      });
+    }
+  },
+);

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { onnxModel } from './onnxModel.ts';
 import { onnxWork } from './onnxWork.ts';
 import { type Engine, type Job, load, serve, type Tensor, versionsOf } from './serve.ts';
 
@@ -24,6 +26,14 @@ function narrow({ dims, data }: OrtTensor): Tensor {
   return { shape: [...dims], values: values as Tensor['values'] };
 }
 
+/** It tells nobody which adapter it took; on Linux the Vulkan drivers that its process has loaded do. */
+function loadedDrivers(): string {
+  if (process.platform !== 'linux') return '';
+  const maps = readFileSync('/proc/self/maps', 'utf8');
+  const drivers = maps.match(/lib(vulkan_\w+|vk_swiftshader|GLX_nvidia|nvidia-vulkan\w*)\.so/g) ?? [];
+  return [...new Set(drivers)].join(', ');
+}
+
 async function open(): Promise<Engine> {
   const ort = await load<Ort>('onnxruntime-node');
   if (!ort.listSupportedBackends().some(({ name }) => name === 'webgpu')) {
@@ -32,8 +42,18 @@ async function open(): Promise<Engine> {
   const put = ({ values, shape }: Tensor) => new ort.Tensor('float32', values as Float32Array, shape);
   // Its own Dawn takes what Vulkan shows: the bench shows it one driver.
   const options = { executionProviders: ['webgpu'], logSeverityLevel: 3 };
+  const size = [1, 1];
+  const probe = await onnxModel({
+    opType: 'MatMul',
+    inputs: { a: { shape: size }, b: { shape: size, values: Float32Array.of(2) } },
+    outputShape: size,
+    attributes: {},
+  });
+  const session = await ort.InferenceSession.create(probe, options);
+  await session.run({ a: put({ shape: size, values: Float32Array.of(3) }) });
+  await session.release();
   return {
-    adapter: '',
+    adapter: loadedDrivers(),
     versions: versionsOf('onnxruntime-node'),
     async prepare(work, given): Promise<Job> {
       const whole = work.op === 'onnx';

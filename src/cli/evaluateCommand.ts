@@ -3,6 +3,7 @@ import { checkResize } from '../data/checkResize.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { requireOutputFile, writeFileAtomic } from '../data/files.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
+import type { Precision } from '../model/precision.ts';
 import { precisionRecallPicture } from '../report/precisionRecall.ts';
 import type { Device } from '../tensor/device.ts';
 import { openDatasetShown } from '../train/openData.ts';
@@ -11,8 +12,9 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parsePositiveCount } from './numbers.ts';
+import { detectionWork } from './programList.ts';
 import { scoreTables } from './scoreTables.ts';
-import { adapterOption, say, withDevice } from './session.ts';
+import { adapterOption, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -21,7 +23,9 @@ interface Flags extends ForeignOptions {
   json?: string;
   curves?: string;
   batchSize: number;
+  precision?: Precision;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function evaluateCommand(): Command {
@@ -37,13 +41,19 @@ export function evaluateCommand(): Command {
     .option('--json <file>', 'write all scores here, by class and by image too')
     .option('--curves <file.svg>', 'draw precision over recall here')
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
-    .addOption(adapterOption());
+    .addOption(precisionOption())
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
-  return command.action(async ({ weights, data, json, curves, batchSize, adapter, ...foreign }: Flags) => {
+  return command.action(async ({ weights, data, json, curves, batchSize, adapter, tuner, ...foreign }: Flags) => {
     if (json !== undefined) requireOutputFile(json, '--json');
     if (curves !== undefined) requirePicture(curves);
     const evaluation = await openEvaluation(weights, data, batchSize, foreign);
-    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device));
+    const evaluator = await withDevice(adapter, (device) => evaluateImages(evaluation, device), {
+      tuner,
+      precision: foreign.precision,
+      work: detectionWork(evaluation.stored.info.config),
+    });
     if (!evaluator) return;
     const { classes } = evaluation.stored.info;
     const scores = evaluator.compute();
@@ -75,7 +85,7 @@ export async function openEvaluation(
   weights: string,
   data: string,
   batchSize: number,
-  foreign: ForeignOptions = {},
+  foreign: ForeignOptions & { precision?: Precision } = {},
 ): Promise<Evaluation> {
   const stored = await openModel(weights, foreign);
   if (!stored.named) {

@@ -2,6 +2,7 @@ import { Random } from '../data/random.ts';
 import { matchedSource, matchWeights } from '../model/checkpoints/match.ts';
 import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
+import type { Precision } from '../model/precision.ts';
 import type { Device } from '../tensor/device.ts';
 import type { CheckpointInfo } from '../train/checkpointInfo.ts';
 import { type ForeignOptions, type WeightsInfo, weightsInfo } from '../train/weightsInfo.ts';
@@ -20,16 +21,20 @@ export interface StoredModel {
 
 /**
  * Looks at a file's metadata, names and shapes.
- * @param given what the user tells of weights that other programs wrote
+ * @param given what the user tells of weights that other programs wrote; and the precision to compute at, by default float32
  * @throws UserError naming the file and what is wrong
  */
-export async function openModel(path: string, given: ForeignOptions = {}): Promise<StoredModel> {
+export async function openModel(
+  path: string,
+  given: ForeignOptions & { precision?: Precision } = {},
+): Promise<StoredModel> {
   const file = await openWeightsFile(path);
   let described: WeightsInfo;
   let model: MaskRCNN;
   try {
     described = weightsInfo(file, given);
     model = new MaskRCNN(described.info.config);
+    model.precision = given.precision ?? 'f32';
     matchWeights(file, model.state, { purpose: 'whole' });
   } finally {
     file.close();

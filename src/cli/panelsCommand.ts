@@ -13,7 +13,7 @@ import { startProgress } from '../train/progress.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseIndices, parseNames, parsePositiveCount } from './numbers.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 
 /** Images that are shown where the user names none. */
 const DEFAULT_COUNT = 6;
@@ -26,6 +26,7 @@ interface Flags {
   indices?: number[];
   scale?: number;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function panelsCommand(): Command {
@@ -44,9 +45,10 @@ export function panelsCommand(): Command {
     )
     .option('--scale <n>', 'dots for a pixel of the image (default: 600 dots an image, or more)', parsePositiveCount)
     .addOption(adapterOption())
+    .addOption(tunerOption())
     .action(async (flags: Flags) => {
       const plan = await planPanels(flags);
-      await withDevice(flags.adapter, (device) => panels(plan, device));
+      await withDevice(flags.adapter, (device) => panels(plan, device), flags);
     });
 }
 

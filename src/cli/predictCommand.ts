@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { checkResize } from '../data/checkResize.ts';
 import { requireOutputFolder, sha256OfFile } from '../data/files.ts';
+import type { Precision } from '../model/precision.ts';
 import { readCocoIds } from '../predict/cocoIds.ts';
 import { type FolderRun, finishFolderRun, planFolderRun, predictFolder } from '../predict/folderRun.ts';
 import { chooseFormats, imageFormats, type OutputFormat, parseFormats } from '../predict/formats.ts';
@@ -13,7 +14,8 @@ import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { sayPredictionPlan } from './memoryLines.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { detectionWork } from './programList.ts';
+import { adapterOption, interruptible, precisionOption, say, tunerOption, withDevice } from './session.ts';
 import { foreignOptions } from './weightsOptions.ts';
 
 interface Flags extends ForeignOptions {
@@ -27,7 +29,9 @@ interface Flags extends ForeignOptions {
   workers?: number;
   restart?: boolean;
   cocoImages?: string;
+  precision?: Precision;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function predictCommand(): Command {
@@ -56,12 +60,18 @@ export function predictCommand(): Command {
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 1)
     .option('--workers <n>', 'threads that load images and write results', parseCount, 2)
     .option('--coco-images <file>', 'COCO annotations whose ids of images and categories coco takes (default: 1, 2, …)')
-    .addOption(adapterOption());
+    .addOption(precisionOption())
+    .addOption(adapterOption())
+    .addOption(tunerOption());
   for (const option of foreignOptions()) command.addOption(option);
   return command.action(async (flags: Flags) => {
     const prediction = await openPrediction(flags);
     if (isDone(prediction)) await predict(prediction);
-    else await withDevice(flags.adapter, (device) => predict(prediction, device));
+    else {
+      const work = detectionWork(prediction.stored.info.config);
+      const { tuner, precision } = flags;
+      await withDevice(flags.adapter, (device) => predict(prediction, device), { tuner, precision, work });
+    }
   });
 }
 
@@ -95,6 +105,7 @@ export async function openPrediction(flags: Omit<Flags, 'adapter'>): Promise<Pre
     batchSize,
     shard,
     images: { count: folder.count, sha256: folder.sha256 },
+    ...(stored.model.precision !== 'f32' && { precision: stored.model.precision }),
   };
   const run = planFolderRun(facts, { files: folder.files, formats, out, workers, cocoIds }, restart);
   return { stored, run };

@@ -11,7 +11,7 @@ import { dataFolder } from './dataFolder.ts';
 import { sayHeld, sayPlan } from './memoryLines.ts';
 import { parseCount, parseNumber, parsePositiveCount } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
-import { adapterOption, withDevice } from './session.ts';
+import { adapterOption, precisionOption, tunerOption, withDevice } from './session.ts';
 
 interface Flags extends GivenTrainOptions {
   mode: 'train' | 'predict';
@@ -21,6 +21,7 @@ interface Flags extends GivenTrainOptions {
   json?: string;
   config?: string;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function profileCommand(): Command {
@@ -37,20 +38,26 @@ export function profileCommand(): Command {
     .option('--config <file>', "JSON file of training options, such as a run's config.json; flags override it")
     .option('--trace <file>', 'write a trace for chrome://tracing or Perfetto here')
     .option('--json <file>', 'write the tables here')
+    .addOption(precisionOption())
     .addOption(adapterOption())
-    .action(async ({ mode, steps, warmUp, trace, json, adapter, config, ...given }: Flags) => {
+    .addOption(tunerOption())
+    .action(async ({ mode, steps, warmUp, trace, json, adapter, tuner, config, ...given }: Flags) => {
       if (trace !== undefined) requireOutputFile(trace, '--trace');
       if (json !== undefined) requireOutputFile(json, '--json');
       const options = completeTrainOptions({ ...(config !== undefined && readTrainConfig(config)), ...given });
       const run = planRun(options, dataFolder(options), '');
-      await withDevice(adapter, async (device) => {
-        requireTimestamps(device);
-        const profile = await takeProfile(run, device, { mode, steps, warmUp });
-        const peak = await measurePeak(device);
-        showProfile(profile, peak);
-        if (trace) writeFileAtomic(trace, chromeTrace(profile.spans));
-        if (json) writeFileAtomic(json, `${JSON.stringify(summarizeProfile(profile, device, peak), null, 2)}\n`);
-      });
+      await withDevice(
+        adapter,
+        async (device) => {
+          requireTimestamps(device);
+          const profile = await takeProfile(run, device, { mode, steps, warmUp });
+          const peak = await measurePeak(device);
+          showProfile(profile, peak);
+          if (trace) writeFileAtomic(trace, chromeTrace(profile.spans));
+          if (json) writeFileAtomic(json, `${JSON.stringify(summarizeProfile(profile, device, peak), null, 2)}\n`);
+        },
+        { tuner, precision: options.precision },
+      );
     });
 }
 

@@ -13,6 +13,7 @@ import { runCommand } from './runCommand.ts';
 import { selectCommand } from './selectCommand.ts';
 import { trainCommand } from './trainCommand.ts';
 import { tuneCommand } from './tuneCommand.ts';
+import { tunerCommand } from './tunerCommand.ts';
 import { verifyCommand } from './verifyCommand.ts';
 
 /** Runs one command line of the program (without node and script) and gives the exit code of the process. */
@@ -33,6 +34,7 @@ export function runProgram(args: readonly string[]): Promise<number> {
     convertCommand(),
     verifyCommand(),
     doctorCommand(),
+    tunerCommand(),
     profileCommand(),
     convertWeightsCommand(),
   ]) {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import Table from 'cli-table3';
 import { Command, Option } from 'commander';
+import { writeFileAtomic } from '../data/files.ts';
 import { initialThresholds } from '../eval/defaults.ts';
 import type { Device } from '../tensor/device.ts';
 import { type EpochMetric, type EpochResult, epochMetrics, epochScore, isBetterBy } from '../train/best.ts';
@@ -12,13 +13,15 @@ import { RUN_FILES } from '../train/run.ts';
 import { tunedThresholds, type Validation, validateUnless } from '../train/validate.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { writeReport } from './runResults.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { epochCheckpoints, openStoredRun, type StoredRun } from './storedRun.ts';
 
 interface Flags {
   run: string;
   metric?: EpochMetric;
   adapter: string;
+  tuner?: boolean;
 }
 
 export function selectCommand(): Command {
@@ -33,9 +36,10 @@ export function selectCommand(): Command {
         .default(undefined, 'iouMap; box-only: boxMap30'),
     )
     .addOption(adapterOption())
-    .action(async ({ run, metric, adapter }: Flags) => {
+    .addOption(tunerOption())
+    .action(async ({ run, metric, adapter, tuner }: Flags) => {
       const selection = await openSelection(run, metric);
-      const selected = await withDevice(adapter, (device) => select(selection, device));
+      const selected = await withDevice(adapter, (device) => select(selection, device), { tuner });
       if (!selected) return;
       console.log(epochTable(selected));
       for (const line of describeSelected(selected, run)) say(line);
@@ -83,7 +87,7 @@ export interface Selected {
 
 /**
  * Scores every epoch as training does at its end, and writes the best one's weights, with the thresholds that training would have
- * given them. The run's state learns of the choice too, so that a run that goes on compares later epochs with it. Null where the user
+ * given them; their scores and the report follow. The run's state learns of the choice too, so that a run that goes on compares later epochs with it. Null where the user
  * stopped it; nothing is written then.
  */
 export async function select(selection: Selection, device: Device): Promise<Selected | null> {
@@ -118,6 +122,9 @@ export async function select(selection: Selection, device: Device): Promise<Sele
   const target = join(run.dir, RUN_FILES.best);
   const previous = existsSync(target) ? epochOf(target) : null;
   rewriteCheckpoint(path, target, { ...info, thresholds });
+  const scores = run.options.tune ? validation.evaluator.compute(thresholds) : validation.scores;
+  writeFileAtomic(join(run.dir, RUN_FILES.scores), `${JSON.stringify(scores, null, 2)}\n`);
+  writeReport(run.dir);
   const state = join(run.dir, RUN_FILES.state);
   if (existsSync(state)) rewriteBest(state, result.score);
   return { epochs, best: result, metric, path: target, previous };

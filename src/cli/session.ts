@@ -1,14 +1,14 @@
 import { Option } from 'commander';
 import { adapterChoices, parseAdapterChoice } from '../gpu/adapter.ts';
 import { openDevice } from '../gpu/nodeAdapter.ts';
-import {
-  familyChoice,
-  type KernelFamily,
-  kernelFamilies,
-  parseKernelFamily,
-  setKernelChoice,
-} from '../kernels/kernelChoice.ts';
+import { kernelFamilies, parseKernelFamily } from '../kernels/kernelChoice.ts';
+import { type Precision, precisions, requirePrecision } from '../model/precision.ts';
 import { Device } from '../tensor/device.ts';
+import { noteProgress } from '../train/progress.ts';
+import { chooseKernels, type KernelOptions } from './kernels.ts';
+import { compileKnown, keepProgramList } from './programList.ts';
+
+export { tunerOption } from './kernels.ts';
 
 /** `--adapter NAME`, as every command that computes takes it. */
 export function adapterOption(): Option {
@@ -24,23 +24,47 @@ export function kernelsOption(): Option {
     .argParser(parseKernelFamily);
 }
 
+/** `--precision NAME`, for commands that compute the model. */
+export function precisionOption(): Option {
+  return new Option('--precision <name>', 'store maps as f32, or as f16 where the adapter has 16-bit floats')
+    .choices(precisions)
+    .default(undefined, 'f32');
+}
+
 /** Tells a line to the user; results go to stdout, everything else to stderr. */
 export function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Opens the device, runs `body` on it, and drains and destroys it whatever happens. */
+export interface DeviceOptions extends KernelOptions {
+  /** A name of what is computed, if its programs are to be compiled at once the next time. */
+  work?: string;
+  /** What is computed at. */
+  precision?: Precision;
+}
+
+/**
+ * Opens the device, chooses its kernels, runs `body` on it, and drains and destroys it whatever happens.
+ * @throws UserError before `body` where the device has not the precision
+ */
 export async function withDevice<T>(
   adapter: string,
   body: (device: Device) => Promise<T>,
-  kernels: KernelFamily = 'auto',
+  { work, precision = 'f32', ...kernels }: DeviceOptions = {},
 ): Promise<T> {
   const opened = await openDevice(parseAdapterChoice(adapter));
-  say(`Computing on ${opened.info.name}: ${opened.why}`);
   const device = new Device(opened);
+  device.gpu.onCompile = (count) => noteProgress(`compiling kernels, ${count} so far`);
   try {
-    setKernelChoice(device, familyChoice(device, kernels));
-    return await body(device);
+    requirePrecision(device, precision);
+    say(`Computing on ${opened.info.name}: ${opened.why}`);
+    await chooseKernels(device, say, kernels);
+    if (work === undefined) return await body(device);
+    const list = precision === 'f32' ? work : `${work} ${precision}`;
+    await compileKnown(device.gpu, list);
+    const result = await body(device);
+    keepProgramList(device.gpu, list, say);
+    return result;
   } finally {
     await device.gpu.close();
   }

@@ -8,7 +8,7 @@ import type { KernelFamily } from '../kernels/kernelChoice.ts';
 import { openWeightsFile } from '../model/checkpoints/openWeightsFile.ts';
 import { presetDefaults, presetNames } from '../model/presets.ts';
 import type { Device } from '../tensor/device.ts';
-import { recordSession } from '../train/environment.ts';
+import { recordedKernels, recordSession } from '../train/environment.ts';
 import {
   completeTrainOptions,
   type GivenTrainOptions,
@@ -25,7 +25,15 @@ import { sayPlan } from './memoryLines.ts';
 import { parseCount, parseList, parseNumber } from './numbers.ts';
 import { measurePeak, requireTimestamps, showProfile, summarizeProfile } from './profileTables.ts';
 import { writePictures, writeReport, writeRunSubmission } from './runResults.ts';
-import { adapterOption, interruptible, kernelsOption, say, withDevice } from './session.ts';
+import {
+  adapterOption,
+  interruptible,
+  kernelsOption,
+  precisionOption,
+  say,
+  tunerOption,
+  withDevice,
+} from './session.ts';
 import { readRunOptions } from './storedRun.ts';
 import { batchNormEpsOption } from './weightsOptions.ts';
 
@@ -35,6 +43,7 @@ interface Flags extends Omit<GivenTrainOptions, 'stepLr'> {
   config?: string;
   resume?: string;
   adapter: string;
+  tuner?: boolean;
   kernels: KernelFamily;
   profile?: boolean;
 }
@@ -59,6 +68,11 @@ export function trainCommand(): Command {
     )
     .option('--epochs <n>', 'passes over the training images', parseCount)
     .option('--batch-size <n>', 'images per step (default: 2)', parseCount)
+    .option(
+      '--validation-batch-size <n>',
+      'images predicted at once in validation (default: as --batch-size; more may pay on a real GPU)',
+      parseCount,
+    )
     .option('--lr <x>', 'learning rate of SGD (default: by preset)', parseNumber)
     .option('--momentum <x>', 'momentum of SGD (default: 0.9)', parseNumber)
     .option('--weight-decay <x>', 'weight decay of SGD (default: by preset)', parseNumber)
@@ -111,16 +125,18 @@ export function trainCommand(): Command {
       '--profile',
       'time every kernel of a few steps; tables and a trace for Perfetto go to the folder of the run',
     )
+    .addOption(precisionOption())
     .addOption(adapterOption())
     .addOption(kernelsOption())
-    .action(async ({ out, config, resume, adapter, kernels, profile, ...given }: Flags) => {
+    .addOption(tunerOption())
+    .action(async ({ out, config, resume, adapter, kernels, tuner, profile, ...given }: Flags) => {
       if (resume !== undefined) {
         if (out !== undefined || config !== undefined || Object.keys(given).length > 0) {
           throw new UserError(
-            '--resume takes all options from the run; only --adapter, --kernels and --profile may stand beside it.',
+            '--resume takes all options from the run; only --adapter, --kernels, --no-tuner and --profile may stand beside it.',
           );
         }
-        await run(resumeOptions(resume), resume, true, { adapter, kernels, profile });
+        await run(resumeOptions(resume), resume, true, { adapter, kernels, tuner, profile });
         return;
       }
       const options = gatherOptions(config === undefined ? {} : readTrainConfig(config), given);
@@ -129,7 +145,7 @@ export function trainCommand(): Command {
         throw new UserError(`--out ${folder}: it holds a run already; expected another folder, or --resume ${folder}.`);
       }
       requireOutputFolder(folder, '--out');
-      await run(options, folder, false, { adapter, kernels, profile });
+      await run(options, folder, false, { adapter, kernels, tuner, profile });
     });
 }
 
@@ -166,7 +182,7 @@ async function run(
   options: TrainOptions,
   out: string,
   resume: boolean,
-  { adapter, kernels, profile = false }: Pick<Flags, 'adapter' | 'kernels' | 'profile'>,
+  { adapter, kernels, tuner, profile = false }: Pick<Flags, 'adapter' | 'kernels' | 'tuner' | 'profile'>,
 ): Promise<void> {
   const dir = dataFolder(options);
   const weights = options.weights === null ? null : await openWeightsFile(options.weights);
@@ -180,7 +196,14 @@ async function run(
       }
       await train(planned, resume, device, { profile });
     };
-    await withDevice(adapter, body, kernels);
+    const recorded = resume ? recordedKernels(out) : undefined;
+    await withDevice(adapter, body, {
+      kernels,
+      tuner,
+      recorded,
+      precision: options.precision,
+      work: `train ${options.preset}`,
+    });
   } finally {
     weights?.close();
   }

@@ -19,7 +19,7 @@ import { detectSamples } from './detectSamples.ts';
 import { UserError } from './errors.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
 import { parseList, parsePositiveCount } from './numbers.ts';
-import { adapterOption, interruptible, say, withDevice } from './session.ts';
+import { adapterOption, interruptible, say, tunerOption, withDevice } from './session.ts';
 import { openStoredRun } from './storedRun.ts';
 
 interface Flags {
@@ -32,6 +32,7 @@ interface Flags {
   masks: number[];
   batchSize: number;
   adapter: string;
+  tuner?: boolean;
 }
 
 /** Score thresholds to try: .05, .1, … .95. */
@@ -68,9 +69,10 @@ export function tuneCommand(): Command {
     .option('--masks <list>', 'mask thresholds to try', parseThresholds, MASKS)
     .option('--batch-size <n>', 'images per step', parsePositiveCount, 2)
     .addOption(adapterOption())
+    .addOption(tunerOption())
     .action(async (flags: Flags) => {
       const tuning = await openTuning(flags);
-      const tuned = await withDevice(flags.adapter, (device) => tune(tuning, device));
+      const tuned = await withDevice(flags.adapter, (device) => tune(tuning, device), flags);
       if (!tuned) return;
       console.log(thresholdTable(tuned, tuning.stored.info.classes));
       say(`Thresholds are in ${tuning.out}; predict and evaluate use them.`);

@@ -3,17 +3,18 @@ import type { KernelFamily } from '../kernels/kernelChoice.ts';
 import { failureSentence, nounOf, renderCase } from '../verify/report.ts';
 import { needsDevice, runVerify, type VerifyOptions } from '../verify/runVerify.ts';
 import { UserError } from './errors.ts';
-import { adapterOption, kernelsOption, say, withDevice } from './session.ts';
+import { adapterOption, kernelsOption, say, tunerOption, withDevice } from './session.ts';
 
 interface VerifyFlags {
   golden: string;
   json?: string;
   adapter: string;
   kernels: KernelFamily;
+  tuner?: boolean;
   all?: boolean;
 }
 
-async function verify({ golden, json, adapter, kernels, all }: VerifyFlags): Promise<void> {
+async function verify({ golden, json, adapter, kernels, tuner, all }: VerifyFlags): Promise<void> {
   let shown = '';
   const options: VerifyOptions = {
     golden,
@@ -26,7 +27,7 @@ async function verify({ golden, json, adapter, kernels, all }: VerifyFlags): Pro
   };
   // What cannot be read is told before an adapter is opened, and none is where only data are compared.
   const cases = needsDevice(golden)
-    ? await withDevice(adapter, (device) => runVerify({ ...options, device }), kernels)
+    ? await withDevice(adapter, (device) => runVerify({ ...options, device }), { kernels, tuner })
     : await runVerify(options);
   if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(shown.length)}\r`);
   for (const verified of cases) {
@@ -55,6 +56,7 @@ export function verifyCommand(): Command {
     .option('--json <file>', 'also write every comparison to this file')
     .addOption(adapterOption())
     .addOption(kernelsOption())
+    .addOption(tunerOption())
     .option('--all', 'list passing tensors one by one')
     .action(verify);
 }

@@ -19,8 +19,8 @@ export interface LoaderOptions {
   resize?: number;
   /** Include crowds (for evaluation), see `loadSample`; default false. */
   crowds?: boolean;
-  /** Threads that decode ahead; 0 decodes when the batch is asked for. */
-  workers?: number;
+  /** Threads that decode ahead, or threads that loaders share; 0 decodes when the batch is asked for. */
+  workers?: number | SampleThreads;
   /** Batches that are decoded ahead by the workers; default 2. */
   prefetch?: number;
 }
@@ -38,6 +38,14 @@ export interface LoadJob {
   imageId: number;
   /** Seeds this sample's augmentation. */
   seed: number;
+}
+
+/** Threads that load samples, for loaders at one time or after another. Starting them takes longer than loading many a batch. */
+export type SampleThreads = WorkerPool<LoadJob, LoadedSample>;
+
+/** Starts threads; `close()` ends them. @param count 1 or more */
+export function startSampleThreads(count: number): SampleThreads {
+  return new WorkerPool(count, new URL('./loaderWorker.ts', import.meta.url), 'sample loader');
 }
 
 /** Loads and augments one sample, in whatever thread. */
@@ -58,14 +66,15 @@ export class Loader implements AsyncIterable<Batch> {
   private readonly records: readonly ImageRecord[];
   private readonly positions: ReadonlyMap<ImageRecord, number>;
   private readonly random: Random;
-  private readonly pool: WorkerPool<LoadJob, LoadedSample> | undefined;
+  private readonly pool: SampleThreads | undefined;
+  private readonly ownsPool: boolean;
   private readonly dropped = new Map<string, number>();
 
   constructor(options: LoaderOptions) {
     const { batchSize, workers = 0, prefetch = 2 } = options;
     for (const [name, value, least] of [
       ['batchSize', batchSize, 1],
-      ['workers', workers, 0],
+      ['workers', typeof workers === 'number' ? workers : 1, 0],
       ['prefetch', prefetch, 0],
     ] as const) {
       if (!(Number.isInteger(value) && value >= least)) {
@@ -76,8 +85,8 @@ export class Loader implements AsyncIterable<Batch> {
     this.records = options.records ?? options.dataset.images;
     this.positions = new Map(options.dataset.images.map((record, i) => [record, i]));
     this.random = typeof options.random === 'number' ? new Random(options.random) : options.random;
-    const body = new URL('./loaderWorker.ts', import.meta.url);
-    this.pool = workers > 0 ? new WorkerPool(workers, body, 'sample loader') : undefined;
+    this.ownsPool = typeof workers === 'number';
+    this.pool = typeof workers !== 'number' ? workers : workers > 0 ? startSampleThreads(workers) : undefined;
   }
 
   /** Batches of an epoch. */
@@ -114,9 +123,9 @@ export class Loader implements AsyncIterable<Batch> {
     }
   }
 
-  /** Ends the workers' threads; an iteration that still runs fails. */
+  /** Ends the threads, unless they are shared; an iteration that still runs then fails. */
   async close(): Promise<void> {
-    await this.pool?.close();
+    if (this.ownsPool) await this.pool?.close();
   }
 
   private drawEpoch(): LoadJob[] {

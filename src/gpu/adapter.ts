@@ -37,6 +37,8 @@ export interface OpenedDevice {
   /** Lanes of a subgroup; both are 0 where the device has no subgroups. */
   readonly subgroupMinSize: number;
   readonly subgroupMaxSize: number;
+  /** Opens another device on the same adapter, for what might break one. */
+  readonly reopen: () => Promise<OpenedDevice>;
   /** Where the platform spins while it waits for the device: gives the processor away until `isDone`. */
   readonly whileWaiting?: (isDone: () => boolean) => void;
   /** It only counts memory, see `countingDevice`: lengths that are read back elsewhere must be taken at their largest. */
@@ -165,20 +167,21 @@ export async function requestFullDevice(
   return attempt(granted);
 }
 
-/** Joins what was opened and what was found; the subgroup sizes count only where the device was granted subgroups. */
-export function openedDevice(
-  opened: { adapter: GPUAdapter; device: GPUDevice },
-  info: FoundAdapter,
-  found: readonly FoundAdapter[],
-  choice: AdapterChoice,
-): OpenedDevice {
+/**
+ * Opens a device and joins it with what was found; the subgroup sizes count only where the device was granted subgroups.
+ * @param freshAdapter as `requestFullDevice` takes it
+ */
+export async function openOn(
+  freshAdapter: () => Promise<GPUAdapter>,
+  told: Pick<OpenedDevice, 'info' | 'found' | 'why' | 'whileWaiting'>,
+): Promise<OpenedDevice> {
+  const opened = await requestFullDevice(freshAdapter);
   const subgroups = opened.device.features.has('subgroups');
   return {
     ...opened,
-    info,
-    found,
-    why: explainChoice(choice, info, found),
+    ...told,
     subgroupMinSize: subgroups ? (opened.adapter.info.subgroupMinSize ?? 0) : 0,
     subgroupMaxSize: subgroups ? (opened.adapter.info.subgroupMaxSize ?? 0) : 0,
+    reopen: () => openOn(freshAdapter, told),
   };
 }

@@ -4,12 +4,12 @@ import {
   type AdapterChoice,
   candidates,
   describeAdapter,
+  explainChoice,
   type FoundAdapter,
   listFound,
   messageOf,
   type OpenedDevice,
-  openedDevice,
-  requestFullDevice,
+  openOn,
 } from './adapter.ts';
 
 interface Source {
@@ -38,13 +38,14 @@ export async function openDevice(choice: AdapterChoice = 'auto'): Promise<Opened
   }
   for (const source of candidates(sources, choice)) {
     try {
-      const opened = await requestFullDevice(async () => {
+      const found = sources.map(({ info }) => info);
+      const why = explainChoice(choice, source.info, found);
+      const freshAdapter = async (): Promise<GPUAdapter> => {
         const adapter = await gpu.requestAdapter(source.options);
         if (!adapter) throw new Error('the browser no longer offers it');
         return adapter;
-      });
-      const found = sources.map(({ info }) => info);
-      return openedDevice(opened, source.info, found, choice);
+      };
+      return await openOn(freshAdapter, { info: source.info, found, why });
     } catch (error) {
       source.info = { ...source.info, usable: false, reason: `it gives no device: ${messageOf(error)}` };
     }

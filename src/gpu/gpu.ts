@@ -8,18 +8,18 @@ import {
   MemoryLedger,
   type PooledBuffer,
   type PooledTexture,
-  TEXEL_BYTES,
   TEXTURE_WIDTH,
+  type TexelBytes,
   TexturePool,
 } from './pool.ts';
 import type { Profiler } from './profiler.ts';
-import { ELEMENT_BYTES, type Flags, type Program, workgroupsFor } from './program.ts';
-import { type Compiled, ProgramCache } from './programCache.ts';
+import { ELEMENT_BYTES, type Flags, type Program, textureFormat, workgroupsFor } from './program.ts';
+import { type Compiled, ProgramCache, type ProgramUse } from './programCache.ts';
 
 export { GpuError } from './gpuError.ts';
 
-/** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. */
-export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer };
+/** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. One of dtype `f16` holds halves, see `halves.ts`. */
+export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer; readonly dtype?: string };
 
 /** What a binding takes: a texture where the program declares one, else a buffer. */
 export type Bindable = BufferSource | PooledTexture;
@@ -63,6 +63,10 @@ function pooled(source: Bindable): PooledBuffer | PooledTexture {
   return 'buffer' in source ? source.buffer : source;
 }
 
+function holdsHalves(source: Bindable): boolean {
+  return 'texelBytes' in source ? source.texelBytes === 8 : 'dtype' in source && source.dtype === 'f16';
+}
+
 /**
  * The device: compiled programs, one open command encoder, uniforms, pooled buffers, readback. It knows no tensors.
  *
@@ -74,7 +78,9 @@ export class Gpu {
   readonly opened: OpenedDevice;
   readonly device: GPUDevice;
   readonly pool: BufferPool;
+  /** Of floats, and of halves. */
   readonly textures: TexturePool;
+  readonly halfTextures: TexturePool;
   /** Operands derived from buffers; every command that writes to a buffer tells it. */
   readonly derived: DerivedCache<PooledBuffer | PooledTexture>;
   /** What dispatches are counted under while they are profiled: the part of the model that is being computed. */
@@ -144,17 +150,8 @@ export class Gpu {
       },
       (contents) => this.derived.forget(contents),
     );
-    this.textures = new TexturePool(this.#ledger, (size) => {
-      if (size[1] > this.limits.maxTextureDimension2D)
-        throw new GpuError('out-of-memory', `A texture of ${size[1]} rows passes the limit of this adapter.`);
-      return this.#guarded('out-of-memory', `creating a texture of ${size.join('×')} texels`, () =>
-        this.device.createTexture({
-          size,
-          format: 'rgba32float',
-          usage: GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST,
-        }),
-      );
-    });
+    this.textures = this.#texturePool(16);
+    this.halfTextures = this.#texturePool(8);
     this.derived = new DerivedCache(DERIVED_BYTES, (resource) => this.giveBack(resource));
     this.#staging = new BufferPool(this.#stagingLedger, (size) =>
       this.#guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
@@ -165,6 +162,20 @@ export class Gpu {
       if (!this.#closed) this.#fail('lost', `The device was lost (${info.reason}): ${info.message}`);
     });
     this.device.onuncapturederror = (event) => this.#fail('internal', event.error.message);
+  }
+
+  #texturePool(texelBytes: TexelBytes): TexturePool {
+    return new TexturePool(this.#ledger, texelBytes, (size) => {
+      if (size[1] > this.limits.maxTextureDimension2D)
+        throw new GpuError('out-of-memory', `A texture of ${size[1]} rows passes the limit of this adapter.`);
+      return this.#guarded('out-of-memory', `creating a texture of ${size.join('×')} texels`, () =>
+        this.device.createTexture({
+          size,
+          format: textureFormat(texelBytes === 8),
+          usage: GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST,
+        }),
+      );
+    });
   }
 
   get limits(): GPUSupportedLimits {
@@ -186,9 +197,35 @@ export class Gpu {
     this.#ledger.forgetPeaks();
   }
 
+  /** Told of each program that is compiled at its first dispatch, with how many that makes: it may take seconds. */
+  set onCompile(told: ((count: number) => void) | null) {
+    this.#programs.onCompile = told;
+  }
+
+  /** The programs and flags that have been dispatched, in the order of their first use. */
+  get programsUsed(): readonly ProgramUse[] {
+    return this.#programs.used;
+  }
+
+  /**
+   * Compiles programs side by side, before their first dispatch.
+   * @param done is told how many are ready
+   * @returns for each what is wrong with it, which does not touch what else the device does
+   */
+  prepare(uses: readonly ProgramUse[], done?: (count: number) => void): Promise<(GpuError | null)[]> {
+    let count = 0;
+    const compiling = uses.map(async (use) => {
+      const refused = await this.#programs.prepare(use);
+      done?.(++count);
+      return refused;
+    });
+    return this.#patiently(Promise.all(compiling));
+  }
+
   /** Gives a buffer or a texture back to its pool. */
   giveBack(resource: PooledBuffer | PooledTexture): void {
     if ('gpuBuffer' in resource) this.pool.release(resource);
+    else if (resource.texelBytes === 8) this.halfTextures.release(resource);
     else this.textures.release(resource);
   }
 
@@ -286,7 +323,9 @@ export class Gpu {
     this.throwIfFailed();
     const [x, y, z] = this.#grid(options.workgroups, program.name);
     if (x * y * z === 0) return;
-    const compiled = this.#programs.get(program as unknown as Program<F>, options.flags ?? ({} as F));
+    let halves = '';
+    for (const name in options.buffers) if (holdsHalves(options.buffers[name])) halves += `${name} `;
+    const compiled = this.#programs.get(program as unknown as Program<F>, options.flags ?? ({} as F), halves);
     const oversized: string[] = [];
     const resources = compiled.bindings.map(({ name, writes, type }) => {
       const source = options.buffers[name as B];
@@ -348,9 +387,10 @@ export class Gpu {
         `${program.name} needs all ${bytes} bytes of ${whole} at once, but this adapter binds at most ${this.bindingLimit}; use smaller images, batches or detections.`,
       );
     }
+    const isHalf = (name: string): boolean => holdsHalves(options.buffers[name as B]);
     const split = bindings.flatMap(({ name, type }, index) =>
       type !== 'texture' && elementwise.includes(name as NoInfer<B>)
-        ? [{ name, buffer: resources[index] as PooledBuffer, width: ELEMENT_BYTES[type] }]
+        ? [{ name, buffer: resources[index] as PooledBuffer, width: ELEMENT_BYTES[type] / (isHalf(name) ? 2 : 1) }]
         : [],
     );
     const count = options.uniforms['count' as U];
@@ -359,10 +399,10 @@ export class Gpu {
     const run = Math.max(Math.floor(this.bindingLimit / Math.max(...widths) / aligned), 1) * aligned;
     for (let first = 0; first < count; first += run) {
       const length = Math.min(run, count - first);
-      const ranges = split.map(({ name, buffer, width }) => [
-        name,
-        this.pool.range(buffer, first * width, Math.min(length * width, buffer.size - first * width)),
-      ]);
+      const ranges = split.map(({ name, buffer, width }) => {
+        const range = this.pool.range(buffer, first * width, Math.min(length * width, buffer.size - first * width));
+        return [name, isHalf(name) ? { buffer: range, dtype: 'f16' } : range];
+      });
       this.countPart();
       this.dispatch(program, {
         ...options,
@@ -451,11 +491,11 @@ export class Gpu {
     );
   }
 
-  /** Copies the first `texels` vec4f of a buffer into a texture, in order with the dispatches around it. */
+  /** Copies the first `texels` vectors of a buffer into a texture, floats or halves as it has them, in order with the dispatches around it. */
   copyToTexture(from: PooledBuffer, to: PooledTexture, texels: number): void {
     if (texels === 0) return;
     this.#endPass();
-    const source = { buffer: from.gpuBuffer, bytesPerRow: TEXTURE_WIDTH * TEXEL_BYTES };
+    const source = { buffer: from.gpuBuffer, bytesPerRow: TEXTURE_WIDTH * to.texelBytes };
     const rows = Math.floor(texels / TEXTURE_WIDTH);
     const rest = texels % TEXTURE_WIDTH;
     const encoder = this.#open();
@@ -569,6 +609,7 @@ export class Gpu {
     this.derived.clear();
     this.pool.destroyFree();
     this.textures.destroyFree();
+    this.halfTextures.destroyFree();
     this.#staging.destroyFree();
   }
 

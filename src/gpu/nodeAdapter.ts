@@ -4,12 +4,12 @@ import {
   type AdapterChoice,
   candidates,
   describeAdapter,
+  explainChoice,
   type FoundAdapter,
   listFound,
   messageOf,
   type OpenedDevice,
-  openedDevice,
-  requestFullDevice,
+  openOn,
 } from './adapter.ts';
 import {
   loadBundledVulkanLoader,
@@ -92,14 +92,15 @@ async function addSwiftshader(create: Create, known: readonly Source[]): Promise
 async function openBest(sources: readonly Source[], choice: AdapterChoice): Promise<OpenedDevice | undefined> {
   for (const source of candidates(sources, choice)) {
     try {
-      const opened = await requestFullDevice(async () => {
+      const found = sources.map(({ info }) => info);
+      const why = explainChoice(choice, source.info, found);
+      const whileWaiting = source.info.kind === 'gpu' ? undefined : napUntil;
+      const freshAdapter = async (): Promise<GPUAdapter> => {
         const adapter = await source.gpu.requestAdapter();
         if (!adapter) throw new Error('Dawn no longer offers it');
         return adapter;
-      });
-      const found = sources.map(({ info }) => info);
-      const device = openedDevice(opened, source.info, found, choice);
-      return source.info.kind === 'gpu' ? device : { ...device, whileWaiting: napUntil };
+      };
+      return await openOn(freshAdapter, { info: source.info, found, why, whileWaiting });
     } catch (error) {
       source.info = { ...source.info, usable: false, reason: `it gives no device: ${messageOf(error)}` };
     }

@@ -23,11 +23,13 @@ export interface PooledBuffer extends Pooled {
 }
 
 /**
- * A texture of rgba32float on loan from the pool: an array of vec4f in rows of {@link TEXTURE_WIDTH}. Where a load from a texture costs
- * less than one from a buffer, operands that are read often are copied into one.
+ * A texture of rgba32float (or rgba16float) on loan from the pool: an array of vec4f in rows of {@link TEXTURE_WIDTH}. Where a load from a
+ * texture costs less than one from a buffer, operands that are read often are copied into one.
  */
 export interface PooledTexture extends Pooled {
   readonly gpuTexture: GPUTexture;
+  /** Of a texel: 16, or 8 for halves. */
+  readonly texelBytes: TexelBytes;
   readonly view: GPUTextureView;
 }
 
@@ -54,8 +56,8 @@ const CLASSES_ABOVE = 4;
 
 /** Texels in a row of every texture. Eight thousand rows, which every device has, then hold half a gigabyte. */
 export const TEXTURE_WIDTH = 4096;
-export const TEXEL_BYTES = 16;
-const TEXTURE_ROW_BYTES = TEXTURE_WIDTH * TEXEL_BYTES;
+/** A texel holds four floats or four halves. */
+export type TexelBytes = 16 | 8;
 
 /** 1, 1.25, 1.5 and 1.75 times a power of two (as far as these are whole), so classes waste at most a fifth and stay few. */
 function quarterClass(count: number): number {
@@ -70,8 +72,8 @@ export function sizeClass(bytes: number): number {
 }
 
 /** The size of the texture that is lent for so many bytes: whole rows. */
-function textureClass(bytes: number): number {
-  return quarterClass(Math.max(Math.ceil(bytes / TEXTURE_ROW_BYTES), 1)) * TEXTURE_ROW_BYTES;
+function textureClass(bytes: number, rowBytes: number): number {
+  return quarterClass(Math.max(Math.ceil(bytes / rowBytes), 1)) * rowBytes;
 }
 
 /** The counters that pools of one device share. */
@@ -250,16 +252,21 @@ export class BufferPool extends Pool<PooledBuffer> {
   }
 }
 
-/** Textures by size class; `acquire` takes bytes, 16 for each vec4f. */
+/** Textures of one format by size class; `acquire` takes bytes, `texelBytes` for each vec4f. */
 export class TexturePool extends Pool<PooledTexture> {
-  constructor(ledger: MemoryLedger, create: (size: [width: number, height: number]) => GPUTexture) {
+  constructor(
+    ledger: MemoryLedger,
+    texelBytes: TexelBytes,
+    create: (size: [width: number, height: number]) => GPUTexture,
+  ) {
+    const rowBytes = TEXTURE_WIDTH * texelBytes;
     super(ledger, {
       create: (size, tag) => {
-        const gpuTexture = create([TEXTURE_WIDTH, size / TEXTURE_ROW_BYTES]);
-        return { id: nextId++, gpuTexture, view: gpuTexture.createView(), size, tag };
+        const gpuTexture = create([TEXTURE_WIDTH, size / rowBytes]);
+        return { id: nextId++, gpuTexture, view: gpuTexture.createView(), texelBytes, size, tag };
       },
       destroy: ({ gpuTexture }) => gpuTexture.destroy(),
-      classOf: textureClass,
+      classOf: (bytes) => textureClass(bytes, rowBytes),
     });
   }
 }

@@ -1,3 +1,4 @@
+import { halfType, widenHalves } from './halves.ts';
 import { TEXTURE_WIDTH } from './pool.ts';
 
 /** A scalar of a uniform struct. Structs hold 4-byte scalars only, so both sides lay them out alike without padding rules. */
@@ -47,11 +48,19 @@ export const ELEMENT_BYTES: Readonly<Record<ElementType, number>> = {
   'atomic<u32>': 4,
 };
 
-/** Declares a program; only gives the type parameters their values. */
+const declared = new Map<string, Program>();
+
+/** Declares a program, under a name of its own. */
 export function defineProgram<const U extends string, const B extends string, F extends Flags = Record<string, never>>(
   program: Program<F, B, U>,
 ): Program<F, B, U> {
+  declared.set(program.name, program as unknown as Program);
   return program;
+}
+
+/** A declared program by its name, once the module that declares it has been loaded. */
+export function declaredProgram(name: string): Program | undefined {
+  return declared.get(name);
 }
 
 /**
@@ -84,27 +93,45 @@ export function resolveBindings<F extends Flags>(
   );
 }
 
-/** The whole WGSL text: directives, uniform struct, bindings, then the program's own code. */
-export function assembleWgsl<F extends Flags>(program: Program<F>, flags: F): string {
-  const lines: string[] = [program.directives?.(flags) ?? ''];
+/**
+ * The whole WGSL text: directives, uniform struct, bindings, then the program's own code.
+ * @param halves names of bindings that are given float16 instead of float32: arrays (see `halves.ts`) or textures
+ */
+export function assembleWgsl<F extends Flags>(
+  program: Program<F>,
+  flags: F,
+  halves: ReadonlySet<string> = new Set(),
+): string {
+  const bindings = resolveBindings(program, flags);
+  const halfArrays = new Map<string, BindingType>();
+  for (const [name, , type] of bindings) {
+    if (!halves.has(name) || type === 'texture') continue;
+    if (!halfType(type)) throw new Error(`${program.name}: the binding ${name} takes ${type}, it was given float16.`);
+    halfArrays.set(name, type);
+  }
+  const lines: string[] = [program.directives?.(flags) ?? '', halfArrays.size > 0 ? 'enable f16;' : ''];
   const uniforms = Object.entries(program.uniforms);
   if (uniforms.length > 0) {
     lines.push(`struct Uniforms { ${uniforms.map(([name, type]) => `${name}: ${type}`).join(', ')} }`);
     lines.push('@group(0) @binding(0) var<uniform> u: Uniforms;');
   }
-  const bindings = resolveBindings(program, flags);
   bindings.forEach(([name, access, type], index) => {
     const declared =
       type === 'texture'
-        ? `var ${name}: texture_storage_2d<rgba32float, ${access}>;`
-        : `var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`;
+        ? `var ${name}: texture_storage_2d<${textureFormat(halves.has(name))}, ${access}>;`
+        : `var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${halves.has(name) ? halfType(type) : type}>;`;
     lines.push(`@group(0) @binding(${index + 1}) ${declared}`);
   });
   if (bindings.some(([, , type]) => type === 'texture')) {
     lines.push(`fn texel(i: u32) -> vec2u { return vec2u(i % ${TEXTURE_WIDTH}u, i / ${TEXTURE_WIDTH}u); }`);
   }
-  lines.push(program.code(flags));
+  lines.push(widenHalves(program.code(flags), halfArrays));
   return lines.join('\n');
+}
+
+/** The format of a pooled texture, of floats or of halves. */
+export function textureFormat(half: boolean): 'rgba16float' | 'rgba32float' {
+  return half ? 'rgba16float' : 'rgba32float';
 }
 
 /** Source with line numbers, for compile errors. */

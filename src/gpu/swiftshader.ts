@@ -6,7 +6,6 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { homedir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { brotliDecompressSync } from 'node:zlib';
@@ -14,6 +13,7 @@ import koffi, { type LibraryHandle } from 'koffi';
 import tar from 'tar-stream';
 import { UserError } from '../cli/errors.ts';
 import { messageOf } from './adapter.ts';
+import { cacheFolder, userCache } from './cacheFolder.ts';
 
 const carrier = '@sparticuz/chromium';
 const archiveName = 'bin/swiftshader.tar.br';
@@ -58,12 +58,12 @@ async function unpack(archive: string, folder: string): Promise<void> {
  * @throws UserError when the package is missing or the cache folder cannot be written.
  */
 export async function unpackSwiftshader(): Promise<string> {
-  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  const cache = cacheFolder();
   let temporary: string | undefined;
   try {
     const source = carrierFolder();
     const { version } = JSON.parse(readFileSync(join(source, 'package.json'), 'utf8')) as { version: string };
-    const folder = join(cache, `webgpu-mask-rcnn/swiftshader-${version}`);
+    const folder = join(cache, `swiftshader-${version}`);
     if (isComplete(folder)) return folder;
     mkdirSync(dirname(folder), { recursive: true });
     temporary = mkdtempSync(`${folder}.`);
@@ -72,7 +72,7 @@ export async function unpackSwiftshader(): Promise<string> {
     return folder;
   } catch (error) {
     throw new UserError(
-      `The bundled software adapter cannot be unpacked into ${cache} (${messageOf(error)}): ` +
+      `The bundled software adapter cannot be unpacked into ${userCache()} (${messageOf(error)}): ` +
         'expected a folder that can be written (XDG_CACHE_HOME chooses another) and all packages of "npm ci".',
     );
   } finally {

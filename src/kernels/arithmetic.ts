@@ -117,7 +117,7 @@ function gradientOf(
   const whole = sameShape(shape, dy.shape);
   if (term === 'dy') return whole ? dy.view(shape) : reduceToShape(dy, shape, { into });
   if (term === 'minus' && !whole) return reduceToShape(dy, shape, { into, scale: -1 });
-  const terms = whole && into ? into : device.empty(dy.shape);
+  const terms = whole && into ? into : device.empty(dy.shape, dy.dtype);
   evaluate(term, a, b, dy, terms, whole && into !== undefined);
   if (whole) return terms;
   const gradient = reduceToShape(terms, shape, { into });
@@ -157,8 +157,9 @@ function examplesOf(nonZeroB: boolean): Example<Operands, Record<string, never>>
 function defineArithmetic(name: 'add' | 'sub' | 'mul' | 'div', termA: Formula | 'dy', termB: Formula | 'dy') {
   return defineOperator<Operands, Record<string, never>>({
     name,
+    halves: ['a', 'b'],
     forward({ a, b }, _params, needs) {
-      const y = a.device.empty(broadcastShapes(name, a.shape, b.shape));
+      const y = a.device.empty(broadcastShapes(name, a.shape, b.shape), a.dtype);
       evaluate(name, a, b, null, y, false);
       const usesA = (needs.a && termA.includes('a')) || (needs.b && termB.includes('a'));
       const usesB = (needs.a && termA.includes('b')) || (needs.b && termB.includes('b'));

@@ -152,7 +152,7 @@ function channelsOfRunning(operator: string, inputs: Inputs, eps: number): Tenso
 }
 
 function normalized({ x, residual }: Inputs, channels: Tensor, relu: boolean): Tensor {
-  const y = x.device.empty(x.shape);
+  const y = x.device.empty(x.shape, x.dtype);
   const { rows } = rowsAndChannels(x.shape);
   const { flags, groups } = channelGroups(x.shape[3]);
   inParts({ x, residual, y }, { operator: 'batch_norm2d', units: rows, writes: ['y'] }, (parts, run) => {
@@ -183,7 +183,7 @@ function gradientSums(
   const { rowsPerShare, shares } = sharesOf(rows, MOST_GRADIENT_SHARES);
   const sumsG = device.empty([shares, channels]);
   const sumsGX = device.empty([shares, channels]);
-  const masked = device.empty(keepMasked ? x.shape : [1]);
+  const masked = keepMasked ? device.empty(x.shape, x.dtype) : device.empty([1]);
   const maps = { x, y: saved.y, dy: upstream, sumsG, sumsGX, kept: keepMasked ? masked : undefined };
   const share = rowsPerShare * channels;
   const perUnit = { x: share, y: share, dy: share, kept: share };
@@ -238,7 +238,7 @@ function gradients(context: BackwardContext<Inputs, Params>) {
   };
   const inputGradientInto = (into?: Tensor): Tensor => {
     const { x, channels } = saved;
-    const dx = into ?? x.device.empty(shapes.x);
+    const dx = into ?? x.device.empty(shapes.x, x.dtype);
     const { rows } = rowsAndChannels(shapes.x);
     const { flags, groups } = channelGroups(shapes.x[3]);
     const ready = params.training || keepMasked ? sums() : null;
@@ -289,6 +289,7 @@ const running = (channels: number) => ({
 
 const operator = defineOperator<Inputs, Params>({
   name: 'batch_norm2d',
+  halves: ['x', 'residual'],
   forward(inputs, params) {
     const { x, runningMean, runningVar } = inputs;
     const { training, eps = 1e-5, relu = false } = params;
@@ -303,7 +304,7 @@ const operator = defineOperator<Inputs, Params>({
     const updates = updateRunning && runningMean !== undefined && runningVar !== undefined;
     // A batch without values has no statistics: nothing to normalise, and the running ones stay.
     if (rows === 0) {
-      const y = x.device.empty(x.shape);
+      const y = x.device.empty(x.shape, x.dtype);
       return { output: y, saved: savedFor(inputs, x.device.zeros([4, x.shape[3]]), y, relu) };
     }
     const channels = training
@@ -346,6 +347,7 @@ const operator = defineOperator<Inputs, Params>({
 
 const frozenOperator = defineOperator<Inputs, { eps?: number }>({
   name: 'frozen_batch_norm2d',
+  halves: ['x'],
   forward(inputs, { eps = 1e-5 }) {
     checkShapes('frozen_batch_norm2d', inputs);
     const channels = channelsOfRunning('frozen_batch_norm2d', inputs, eps);

@@ -68,10 +68,11 @@ function outputShape({ x, weight, bias, scale, residual }: Conv2dInputs, params:
 
 const operator = defineOperator<Conv2dInputs, Conv2dParams>({
   name: 'conv2d',
+  halves: ['x', 'residual'],
   forward(inputs, params, needs) {
     const { x, weight, bias, scale, residual } = inputs;
     const { groups = 1, relu = false } = params;
-    const y = x.device.empty(outputShape(inputs, params));
+    const y = x.device.empty(outputShape(inputs, params), x.dtype);
     const epilogue = { bias, scale, residual, relu };
     if (groups > 1) groupedForward(x, weight, y, { ...geometryOf(params), groups }, epilogue);
     else {
@@ -94,7 +95,7 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
     const { device } = g;
     return {
       x: (into) => {
-        const dx = into ?? device.empty(shapes.x);
+        const dx = into ?? device.empty(shapes.x, g.dtype);
         const accumulate = into !== undefined;
         if (groups > 1) {
           groupedInputGradient(g, weight, dx, { ...geometry, groups }, { scale, accumulate });

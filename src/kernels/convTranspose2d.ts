@@ -14,6 +14,7 @@ type Params = { stride: number; relu?: boolean };
 
 const operator = defineOperator<Inputs, Params>({
   name: 'conv_transpose2d',
+  halves: ['x'],
   forward({ x, weight, bias }, { stride, relu = false }, needs) {
     const name = 'convTranspose2d';
     if (!Number.isInteger(stride) || stride < 1)
@@ -23,7 +24,7 @@ const operator = defineOperator<Inputs, Params>({
     expectShape(weight.rank === 4 && weight.shape[2] === channels, name, 'weight', `[kh, kw, ${channels}, Co]`, weight);
     const [kh, kw, , columns] = weight.shape;
     if (bias) expectShape(bias.rank === 1 && bias.shape[0] === columns, name, 'bias', `[${columns}]`, bias);
-    const y = x.device.empty([images, (height - 1) * stride + kh, (width - 1) * stride + kw, columns]);
+    const y = x.device.empty([images, (height - 1) * stride + kh, (width - 1) * stride + kw, columns], x.dtype);
     const weights = { tensor: weight, taps: kh * kw, depth: channels, columns };
     convInputGradient(x, weights, [kh, kw], y, { stride, padding: 0, dilation: 1 }, { bias, relu });
     const saved = { x: needs.weight ? x : undefined, weight: needs.x ? weight : undefined, y: relu ? y : undefined };
@@ -36,7 +37,7 @@ const operator = defineOperator<Inputs, Params>({
     const { device } = g;
     return {
       x: (into) => {
-        const dx = into ?? device.empty(shapes.x);
+        const dx = into ?? device.empty(shapes.x, g.dtype);
         const weights = { tensor: weight, taps: kh * kw, depth: columns, columns: depth, transposed: {} };
         convForward(g, weights, [kh, kw], dx, geometry, { accumulate: into !== undefined });
         return dx;

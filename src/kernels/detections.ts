@@ -1,6 +1,7 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { batchedNms } from './nms.ts';
+import { type PaddedBoxes, placeWgsl } from './padded.ts';
 import { topK } from './topK.ts';
 
 /*
@@ -17,25 +18,15 @@ const roiProgram = defineProgram({
   uniforms: { count: 'u32', images: 'u32', perImage: 'u32' },
   bindings: { proposals: ['read', 'vec4f'], counts: ['read', 'u32'], rois: 'write', boxes: ['write', 'vec4f'] },
   code: () =>
+    placeWgsl +
     perElement(`
-    var image = 0u;
-    var place = i;
-    while (image < u.images && place >= counts[image]) {
-      place -= counts[image];
-      image++;
-    }
+    let place = placeOf(i, u.images);
     var box = vec4f();
-    if (image < u.images) { box = proposals[image * u.perImage + place]; }
-    rois[i * 5u] = select(-1.0, f32(image), image < u.images);
+    if (place.x < u.images) { box = proposals[place.x * u.perImage + place.y]; }
+    rois[i * 5u] = select(-1.0, f32(place.x), place.x < u.images);
     for (var c = 0u; c < 4u; c++) { rois[i * 5u + 1u + c] = box[c]; }
     boxes[i] = box;`),
 });
-
-/** Boxes of a batch on the device, padded: f32 [R, P, 4], and u32 [R] how many each image has. */
-export interface PaddedBoxes {
-  boxes: Tensor;
-  counts: Tensor;
-}
 
 /** The proposals of all images one after another: RoIs f32 [R · P, 5], those of no image (-1) last, and their boxes f32 [R · P, 4]. */
 export function proposalRois({ boxes: proposals, counts }: PaddedBoxes): { rois: Tensor; boxes: Tensor } {

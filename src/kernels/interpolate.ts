@@ -148,9 +148,10 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
   const backwardProgram = backwardProgramOf(kind);
   return defineOperator<{ x: Tensor }, InterpolateParams>({
     name,
+    halves: ['x'],
     forward({ x }, params) {
       const { flags, values, outShape } = geometry(name, x.shape, params);
-      const y = x.device.empty(outShape);
+      const y = x.device.empty(outShape, x.dtype);
       inParts({ x, y }, { operator: name, units: x.shape[0], writes: ['y'] }, (buffers) => {
         const count = buffers.y.size / flags.width;
         x.device.gpu.dispatch(forwardProgram, {
@@ -165,7 +166,7 @@ function defineInterpolation(kind: Kind, examples: { x: number[]; params: Interp
     backward: ({ params, shapes, upstream }) => ({
       x: (into) => {
         const { flags, values } = geometry(name, shapes.x, params);
-        const dx = into ?? upstream.device.empty(shapes.x);
+        const dx = into ?? upstream.device.empty(shapes.x, upstream.dtype);
         inParts({ dy: upstream, dx }, { operator: name, units: shapes.x[0], writes: ['dx'] }, (buffers) => {
           const count = buffers.dx.size / flags.width;
           upstream.device.gpu.dispatch(backwardProgram, {

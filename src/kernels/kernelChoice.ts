@@ -84,7 +84,7 @@ function bestTile(device: Device): TileShape {
 }
 
 /** A second vector of columns is left out where all columns fit into the first: half the lane would compute nothing. */
-function fitted(tile: TileShape, { columns }: ProductProblem): TileShape {
+export function fitted(tile: TileShape, { columns }: ProductProblem): TileShape {
   return { ...tile, vectors: Math.min(tile.vectors, Math.max(1, Math.ceil(columns / (tile.lanes * 4)))) };
 }
 

@@ -8,6 +8,7 @@ import { matrixProduct } from './matmul.ts';
  */
 const operator = defineOperator<{ x: Tensor; weight: Tensor; bias: Tensor | undefined }, { relu?: boolean }>({
   name: 'linear',
+  halves: ['x'],
   forward({ x, weight, bias }, { relu = false }, needs) {
     expectShape(x.rank === 2, 'linear', 'x', '[M, K]', x);
     expectShape(weight.rank === 2 && weight.shape[0] === x.shape[1], 'linear', 'weight', `[${x.shape[1]}, N]`, weight);

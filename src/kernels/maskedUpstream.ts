@@ -64,7 +64,7 @@ export function biasedUpstream(
   const { device, size } = upstream;
   const rows = size / columns;
   if (!y) return { g: upstream, bias: (into) => columnSum(upstream, rows, columns, into) };
-  const g = device.empty(upstream.shape);
+  const g = device.empty(upstream.shape, upstream.dtype);
   if (!needsBias || size === 0) {
     const count = Math.ceil(size / 4);
     device.gpu.dispatch(program, {

@@ -15,7 +15,7 @@ interface MatmulOptions {
 
 /**
  * The bare product, for operators built on it: op(a) · op(b) with an epilogue, written to `out` (or a new tensor).
- * With transposeA only `scale` and `accumulate` of the epilogue are to be had.
+ * With transposeA only `scale` and `accumulate` of the epilogue are to be had, and the new tensor is float32 whatever a is: a gradient of weights.
  */
 export function matrixProduct(
   a: Tensor,
@@ -26,7 +26,7 @@ export function matrixProduct(
 ): Tensor {
   const [m, k] = transposeA ? [a.shape[1], a.shape[0]] : a.shape;
   const n = b.shape[transposeB ? 0 : 1];
-  const c = out ?? a.device.empty([m, n]);
+  const c = out ?? a.device.empty([m, n], transposeA ? 'f32' : a.dtype);
   if (!transposeA) {
     const weights = { tensor: b, taps: 1, depth: k, columns: n, ...(transposeB && { transposed: {} }) };
     rowProduct(a, weights, c, { image: matrixExtent(m, k), window: matrixWindow(m), columns: n }, epilogue);

@@ -132,10 +132,11 @@ function geometry(shape: readonly number[], { kernelSize, stride = kernelSize, p
 
 const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
   name: 'max_pool2d',
+  halves: ['x'],
   forward({ x }, params, needs) {
     const { device } = x;
     const { flags, uniforms, outShape } = geometry(x.shape, params);
-    const y = device.empty(outShape);
+    const y = device.empty(outShape, x.dtype);
     const argmax = device.empty(needs.x ? outShape : [1], 'i32');
     const maps = { x, y, kept: needs.x ? argmax : undefined };
     inParts(maps, { operator: 'max_pool2d', units: x.shape[0], writes: ['y', 'kept'] }, ({ kept, ...parts }) => {
@@ -154,7 +155,7 @@ const operator = defineOperator<{ x: Tensor }, MaxPool2dParams>({
   backward: ({ params, shapes, saved: { argmax }, upstream }) => ({
     x: (into) => {
       const { flags, uniforms } = geometry(shapes.x, params);
-      const dx = into ?? upstream.device.empty(shapes.x);
+      const dx = into ?? upstream.device.empty(shapes.x, upstream.dtype);
       const maps = { argmax, dy: upstream, dx };
       inParts(maps, { operator: 'max_pool2d', units: shapes.x[0], writes: ['dx'] }, (buffers) => {
         const count = buffers.dx.size / flags.width;

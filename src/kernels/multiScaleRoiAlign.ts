@@ -48,6 +48,7 @@ const operator = defineOperator<
   { [K in keyof MultiScaleRoiAlignOptions]: MultiScaleRoiAlignOptions[K] }
 >({
   name,
+  halves: LEVEL_NAMES,
   forward({ rois, ...maps }, params) {
     const features = LEVEL_NAMES.flatMap((level) => maps[level] ?? []);
     const { scales, outputSize } = params;
@@ -61,7 +62,7 @@ const operator = defineOperator<
       throw new Error(`${name}: scales: expected ${features.length} powers of two, got [${scales}].`);
     }
     const geometry = roiGeometry(rois, images, poolingOf(params));
-    const y = rois.device.empty([rois.shape[0], outputSize, outputSize, channels]);
+    const y = rois.device.empty([rois.shape[0], outputSize, outputSize, channels], features[0].dtype);
     for (const [level, map] of features.entries()) poolLevel(map, geometry, level, y);
     return { output: y, saved: { geometry } };
   },

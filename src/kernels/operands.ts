@@ -1,12 +1,15 @@
+import type { BufferSource } from '../gpu/gpu.ts';
 import type { PooledBuffer, PooledTexture } from '../gpu/pool.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
-import type { Tensor } from '../tensor/tensor.ts';
+import type { Device } from '../tensor/device.ts';
+import { bytesOf, type DType, type Tensor } from '../tensor/tensor.ts';
+import { copyElements } from './cast.ts';
 import { packTransposed } from './packWeights.ts';
 
 /*
  * What a product reads, in the form in which its tile reads it: tensors as they are, transposed weights, and copies in textures, whose
  * columns (and rows, where they meet channels) are padded with zeros to a multiple of 4. All are derived from tensors and kept while they
- * hold, see `DerivedCache`.
+ * hold, see `DerivedCache`. Where the other operand is float16, weights become so too: once for each step of the optimizer.
  */
 
 /** B of a product, [taps, depth, columns], given by a tensor that lies so, or that holds each tap transposed, [taps, columns, depth]. */
@@ -21,6 +24,15 @@ export interface Weights {
 
 export const padded = (count: number): number => Math.ceil(count / 4) * 4;
 
+/**
+ * Halves go to a buffer, which is then copied: a store to a texture of halves may round towards 0 (lavapipe's does), one to a buffer rounds to the
+ * nearest.
+ */
+type PackFlags = { half: boolean };
+const packedType = ({ half }: PackFlags) => (half ? 'vec4f' : 'texture');
+const storePacked = ({ half }: PackFlags, at: string, value: string): string =>
+  half ? `packed[${at}] = ${value};` : `textureStore(packed, texel(${at}), ${value});`;
+
 const packProgram = defineProgram({
   name: 'packTexture',
   uniforms: {
@@ -34,8 +46,8 @@ const packProgram = defineProgram({
     flip: 'u32',
     scaled: 'u32',
   },
-  bindings: { x: 'read', scale: 'read', packed: ['write', 'texture'] },
-  code: () => `
+  bindings: (flags: PackFlags) => ({ x: 'read', scale: 'read', packed: ['write', packedType(flags)] }) as const,
+  code: (flags) => `
 fn valueAt(tap: u32, row: u32, column: u32) -> f32 {
   let inside = (row < u.rows) & (column < u.columns);
   let at = select((tap * u.rows + row) * u.columns + column, (tap * u.columns + column) * u.rows + row, u.transposed == 1u);
@@ -49,7 +61,7 @@ ${perElement(`
     var value = vec4f(valueAt(tap, row, 4u * vector), valueAt(tap, row, 4u * vector + 1u),
       valueAt(tap, row, 4u * vector + 2u), valueAt(tap, row, 4u * vector + 3u));
     if (u.scaled == 1u) { value *= scale[min(row, u.rows - 1u)]; }
-    textureStore(packed, texel(i), value);`)}`,
+    ${storePacked(flags, 'i', 'value')}`)}`,
 });
 
 /**
@@ -67,8 +79,9 @@ const packBlocksProgram = defineProgram({
     flip: 'u32',
     scaled: 'u32',
   },
-  bindings: { x: ['read', 'vec4f'], scale: ['read', 'vec4f'], packed: ['write', 'texture'] },
-  code: () => `
+  bindings: (flags: PackFlags) =>
+    ({ x: ['read', 'vec4f'], scale: ['read', 'vec4f'], packed: ['write', packedType(flags)] }) as const,
+  code: (flags) => `
 fn rowsAt(base: u32, column: u32) -> vec4f {
   return select(vec4f(), x[base + min(column, u.columns - 1u) * u.rowVectors], column < u.columns);
 }
@@ -85,10 +98,10 @@ ${perElement(`
       block = mat4x4f(block[0] * by.x, block[1] * by.y, block[2] * by.z, block[3] * by.w);
     }
     let to = (place * u.rowVectors + rows) * 4u * u.vectors + vector;
-    textureStore(packed, texel(to), block[0]);
-    textureStore(packed, texel(to + u.vectors), block[1]);
-    textureStore(packed, texel(to + 2u * u.vectors), block[2]);
-    textureStore(packed, texel(to + 3u * u.vectors), block[3]);`)}`,
+    ${storePacked(flags, 'to', 'block[0]')}
+    ${storePacked(flags, 'to + u.vectors', 'block[1]')}
+    ${storePacked(flags, 'to + 2u * u.vectors', 'block[2]')}
+    ${storePacked(flags, 'to + 3u * u.vectors', 'block[3]')}`)}`,
 });
 
 /** The texels that a tensor [rows, columns] takes with its columns padded. */
@@ -96,72 +109,94 @@ export function matrixTexels(rows: number, columns: number): number {
   return (rows * padded(columns)) / 4;
 }
 
+function texture({ gpu }: Device, texels: number, dtype: DType): PooledTexture {
+  return dtype === 'f16'
+    ? gpu.halfTextures.acquire(texels * 8, 'operands')
+    : gpu.textures.acquire(texels * 16, 'operands');
+}
+
 /** A tensor of so many texels, as it lies. */
 function copied(x: Tensor, texels: number): PooledTexture {
   const { gpu } = x.device;
-  return gpu.derived.get([x.buffer], `copied ${texels}`, () => {
-    const texture = gpu.textures.acquire(texels * 16, 'operands');
-    gpu.copyToTexture(x.buffer, texture, texels);
-    return texture;
+  return gpu.derived.get([x.buffer], `copied ${x.dtype} ${texels}`, () => {
+    const copy = texture(x.device, texels, x.dtype);
+    gpu.copyToTexture(x.buffer, copy, texels);
+    return copy;
   }) as PooledTexture;
 }
 
-function packed({ tensor, taps, depth, columns, transposed }: Weights, paddedRows: number): PooledTexture {
+function packed(
+  { tensor, taps, depth, columns, transposed }: Weights,
+  paddedRows: number,
+  dtype: DType,
+): PooledTexture {
   const { gpu } = tensor.device;
   const { flip = false, scale } = transposed ?? {};
-  const kind = `packed ${[taps, depth, paddedRows, columns, transposed !== undefined, flip]}`;
+  const kind = `packed ${[dtype, taps, depth, paddedRows, columns, transposed !== undefined, flip]}`;
   return gpu.derived.get(scale ? [tensor.buffer, scale.buffer] : [tensor.buffer], kind, () => {
     const count = (taps * paddedRows * padded(columns)) / 4;
-    const texture = gpu.textures.acquire(count * 16, 'operands');
+    const half = dtype === 'f16';
+    const copy = texture(tensor.device, count, dtype);
+    const rounded = half ? gpu.pool.acquire(count * 8, 'operands') : null;
+    const target = rounded ? { buffer: rounded, dtype } : copy;
     const flags = { flip: flip ? 1 : 0, scaled: scale ? 1 : 0 };
     if (transposed && depth % 4 === 0) {
       gpu.dispatch(packBlocksProgram, {
-        buffers: { x: tensor, scale: scale ?? tensor, packed: texture },
+        flags: { half },
+        buffers: { x: tensor, scale: scale ?? tensor, packed: target },
         uniforms: { count: count / 4, taps, rowVectors: depth / 4, columns, vectors: padded(columns) / 4, ...flags },
         workgroups: workgroupsFor(count / 4),
       });
-      return texture;
+    } else {
+      gpu.dispatch(packProgram, {
+        flags: { half },
+        buffers: { x: tensor, scale: scale ?? tensor, packed: target },
+        uniforms: {
+          count,
+          taps,
+          rows: depth,
+          paddedRows,
+          columns,
+          vectors: padded(columns) / 4,
+          transposed: transposed ? 1 : 0,
+          ...flags,
+        },
+        workgroups: workgroupsFor(count),
+      });
     }
-    gpu.dispatch(packProgram, {
-      buffers: { x: tensor, scale: scale ?? tensor, packed: texture },
-      uniforms: {
-        count,
-        taps,
-        rows: depth,
-        paddedRows,
-        columns,
-        vectors: padded(columns) / 4,
-        transposed: transposed ? 1 : 0,
-        ...flags,
-      },
-      workgroups: workgroupsFor(count),
-    });
-    return texture;
+    if (rounded) {
+      gpu.copyToTexture(rounded, copy, count);
+      gpu.pool.release(rounded);
+    }
+    return copy;
   }) as PooledTexture;
 }
 
 /** x [rows, columns] in a texture, its columns padded. */
 export function matrixTexture(x: Tensor, rows: number, columns: number): PooledTexture {
   if (columns % 4 === 0) return copied(x, matrixTexels(rows, columns));
-  return packed({ tensor: x, taps: 1, depth: rows, columns }, rows);
+  return packed({ tensor: x, taps: 1, depth: rows, columns }, rows, x.dtype);
 }
 
-/** Weights [taps, depth, columns] in a texture, depth and columns padded. */
-export function weightsTexture(weights: Weights): PooledTexture {
+/** Weights [taps, depth, columns] in a texture of `dtype`, depth and columns padded. */
+export function weightsTexture(weights: Weights, dtype: DType): PooledTexture {
   const { tensor, taps, depth, columns, transposed } = weights;
-  if (!transposed && depth % 4 === 0 && columns % 4 === 0) return copied(tensor, (taps * depth * columns) / 4);
-  return packed(weights, padded(depth));
+  const asItLies = !transposed && depth % 4 === 0 && columns % 4 === 0 && tensor.dtype === dtype;
+  if (asItLies) return copied(tensor, (taps * depth * columns) / 4);
+  return packed(weights, padded(depth), dtype);
 }
 
-/** Weights [taps, depth, columns] in a buffer. */
-export function weightsBuffer({ tensor, taps, depth, columns, transposed }: Weights): PooledBuffer {
-  if (!transposed) return tensor.buffer;
+/** Weights [taps, depth, columns] in a buffer of `dtype`. */
+export function weightsBuffer({ tensor, taps, depth, columns, transposed }: Weights, dtype: DType): BufferSource {
+  if (!transposed && tensor.dtype === dtype) return tensor;
   const { gpu } = tensor.device;
-  const { flip = false, scale } = transposed;
-  const kind = `transposed ${[taps, depth, columns, flip]}`;
-  return gpu.derived.get(scale ? [tensor.buffer, scale.buffer] : [tensor.buffer], kind, () => {
-    const buffer = gpu.pool.acquire(tensor.size * 4, 'operands');
-    packTransposed(tensor, buffer, { taps, rows: columns, columns: depth }, { flip, scale });
+  const { flip = false, scale } = transposed ?? {};
+  const kind = `${transposed ? 'transposed' : 'cast'} ${[dtype, taps, depth, columns, flip]}`;
+  const derived = gpu.derived.get(scale ? [tensor.buffer, scale.buffer] : [tensor.buffer], kind, () => {
+    const buffer = gpu.pool.acquire(tensor.size * bytesOf(dtype), 'operands');
+    if (transposed) packTransposed(tensor, { buffer, dtype }, { taps, rows: columns, columns: depth }, { flip, scale });
+    else copyElements(tensor, { buffer, dtype });
     return buffer;
   }) as PooledBuffer;
+  return { buffer: derived, dtype };
 }

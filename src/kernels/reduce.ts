@@ -1,6 +1,6 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { defineOperator } from '../tensor/operator.ts';
-import { sizeOf, type Tensor } from '../tensor/tensor.ts';
+import { type DType, sizeOf, type Tensor } from '../tensor/tensor.ts';
 import { normalizeDim, stridedCopy, stridesOf } from './strided.ts';
 
 /*
@@ -72,14 +72,14 @@ function groupsOf(shape: readonly number[], summed: readonly boolean[]): Group[]
 }
 
 /**
- * Sums `x` over the dimensions marked in `summed`, times `scale`, into a new tensor of `outShape`, or adds to `into`. Not
+ * Sums `x` over the dimensions marked in `summed`, times `scale`, into a new tensor of `outShape` (and of x's type, partial sums are float32), or adds to `into`. Not
  * recorded: for operators and their gradients. A sum over no elements is 0.
  */
 export function reduceSum(
   x: Tensor,
   summed: readonly boolean[],
   outShape: readonly number[],
-  { scale = 1, into }: { scale?: number; into?: Tensor } = {},
+  { scale = 1, into, dtype = x.dtype }: { scale?: number; into?: Tensor; dtype?: DType } = {},
 ): Tensor {
   const { device } = x;
   const groups = groupsOf(x.shape, summed);
@@ -99,7 +99,7 @@ export function reduceSum(
   const segmentFastest = sum[2].stride < keep[2].stride || outputs === 1;
   const last = segments === 1;
   const y = last
-    ? (into ?? device.empty(outShape))
+    ? (into ?? device.empty(outShape, dtype))
     : device.empty(segmentFastest ? [outputs, segments] : [segments, outputs]);
   device.gpu.dispatch(program, {
     buffers: { x, y },
@@ -125,7 +125,7 @@ export function reduceSum(
     workgroups: workgroupsFor(outputs * segments),
   });
   if (last) return y;
-  const total = reduceSum(y, segmentFastest ? [false, true] : [true, false], outShape, { scale, into });
+  const total = reduceSum(y, segmentFastest ? [false, true] : [true, false], outShape, { scale, into, dtype });
   y.dispose();
   return total;
 }

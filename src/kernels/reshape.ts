@@ -4,6 +4,7 @@ import { sizeOf, type Tensor } from '../tensor/tensor.ts';
 /* A reshape moves nothing: output and input, and both gradients, are views of one buffer. */
 const reshapeOperator = defineOperator<{ x: Tensor }, { shape: readonly number[] }>({
   name: 'reshape',
+  halves: ['x'],
   forward: ({ x }, { shape }) => ({ output: x.device.adopt(x.view(shape)) }),
   backward: ({ shapes, upstream }) => ({ x: () => upstream.view(shapes.x) }),
   examples: [{ inputs: { x: { shape: [3, 4, 5] } }, params: { shape: [12, 5] } }],

@@ -17,12 +17,13 @@ export interface RoiAlignOptions {
 
 const operator = defineOperator<{ x: Tensor; rois: Tensor }, { [K in keyof RoiAlignOptions]: RoiAlignOptions[K] }>({
   name: 'roi_align',
+  halves: ['x'],
   forward({ x, rois }, { outputSize, spatialScale, samplingRatio, aligned = false }) {
     expectShape(x.rank === 4, 'roi_align', 'x', '[N, H, W, C]', x);
     expectShape(rois.rank === 2 && rois.shape[1] === 5, 'roi_align', 'rois', '[K, 5]', rois);
     const pooling = { outputSize, samplingRatio, aligned, scales: [spatialScale], areas: [] };
     const geometry = roiGeometry(rois, x.shape[0], pooling);
-    const y = x.device.empty([rois.shape[0], outputSize, outputSize, x.shape[3]]);
+    const y = x.device.empty([rois.shape[0], outputSize, outputSize, x.shape[3]], x.dtype);
     poolLevel(x, geometry, 0, y);
     return { output: y, saved: { geometry } };
   },

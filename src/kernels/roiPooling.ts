@@ -362,8 +362,8 @@ export function poolLevelGradient(
   into?: Tensor,
   tile = TILE,
 ): Tensor {
-  if (dy.size === 0) return into ?? dy.device.zeros(shape);
-  const dx = into ?? dy.device.empty(shape);
+  if (dy.size === 0) return into ?? dy.device.zeros(shape, dy.dtype);
+  const dx = into ?? dy.device.empty(shape, dy.dtype);
   if (dx.size === 0) return dx;
   inParts({ dx }, { operator: 'roi_align', units: shape[0], writes: ['dx'] }, (map, { first: firstImage }) =>
     inParts({ geometry, dy }, { operator: 'roi_align', units: dy.shape[0], writes: [] }, (parts, { first }) =>

@@ -2,6 +2,7 @@ import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { BELOW_LOW_THRESHOLD, NO_BOX } from './matcher.ts';
+import { placeWgsl } from './padded.ts';
 
 /*
  * torchvision's BalancedPositiveNegativeSampler without a readback. Where it takes the first k of a random permutation of n
@@ -210,17 +211,13 @@ const joinProgram = defineProgram({
     total: 'write',
   },
   code: () =>
+    placeWgsl +
     perElement(`
-    var image = 0u;
-    var place = i;
-    while (image < u.sets && place >= counts[image]) {
-      place -= counts[image];
-      image++;
-    }
+    let place = placeOf(i, u.sets);
     var row = -1;
     var found = ${NO_BOX};
-    if (image < u.sets) {
-      row = i32(image * u.n) + samples[image * u.size + place];
+    if (place.x < u.sets) {
+      row = i32(place.x * u.n) + samples[place.x * u.size + place.y];
       found = matches[row];
     }
     rows[i] = row;

@@ -3,6 +3,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { type BoxWeights, encodeWgsl } from './boxes.ts';
 import { IGNORED_LABEL } from './losses.ts';
 import { NO_BOX } from './matcher.ts';
+import type { PaddedBoxes } from './padded.ts';
 import type { JoinedSamples } from './sampler.ts';
 
 /*
@@ -115,7 +116,7 @@ const candidateProgram = defineProgram({
  * Source: torchvision's `RoIHeads.add_gt_proposals`.
  */
 export function addTruthBoxes(
-  { boxes: proposals, counts }: { boxes: Tensor; counts: Tensor },
+  { boxes: proposals, counts }: PaddedBoxes,
   { boxes: truths, ranges, most }: { boxes: Tensor; ranges: Tensor; most: number },
 ): Tensor {
   const [images, perImage] = proposals.shape;

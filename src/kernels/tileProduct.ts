@@ -80,8 +80,12 @@ interface Bound {
   a: Bindable;
   b: Bindable;
   c: BufferSource;
-  /** Any buffer that is not written to; it stands for the epilogue's tensors that there are none of. */
+  /**
+   * Any buffers that are not written to, in place of the epilogue's tensors that there are none of: vectors of float32, and the residual, like
+   * the maps. So whether there are any makes no other program.
+   */
   unused: BufferSource;
+  unusedMap: BufferSource;
   vecA: boolean;
   vecB: boolean;
   /** Products that lie one after another in a, b and c; 1 by default. */
@@ -133,8 +137,8 @@ function commonUniforms(
   };
 }
 
-function boundBuffers({ a, b, c, unused }: Bound, { scale, bias, residual }: Epilogue) {
-  return { a, b, c, scale: scale ?? unused, bias: bias ?? unused, residual: residual ?? unused };
+function boundBuffers({ a, b, c, unused, unusedMap }: Bound, { scale, bias, residual }: Epilogue) {
+  return { a, b, c, scale: scale ?? unused, bias: bias ?? unused, residual: residual ?? unusedMap };
 }
 
 function runRows(device: Device, tile: TileShape | 'naive', bound: Bound, shape: RowShape, epilogue: Epilogue): void {
@@ -206,7 +210,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
   if (rows === 0 || columns === 0) return;
   const depth = window.tapsDown * window.tapsAcross * image.channels;
   const chosen = kernelChoice(device).product({ direction: 'row', rows, columns, depth });
-  const common = { c: out, unused: a } as const;
+  const common = { c: out, unused: b.tensor, unusedMap: a } as const;
   const tile = sourceThatHolds(device, chosen, image, b);
   const pixels = image.images * image.height * image.width;
   if (tile !== 'naive' && tile.source === 'texture') {
@@ -214,7 +218,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
     const bound = {
       ...common,
       a: matrixTexture(a, pixels, image.channels),
-      b: weightsTexture(b),
+      b: weightsTexture(b, a.dtype),
       vecA: true,
       vecB: columns % 4 === 0,
     };
@@ -224,7 +228,7 @@ function rowProductPart(a: Tensor, b: Weights, out: Tensor, shape: RowShape, epi
     const bound = {
       ...common,
       a,
-      b: weightsBuffer(b),
+      b: weightsBuffer(b, a.dtype),
       vecA: vectors && image.channels % 4 === 0,
       vecB: vectors && columns % 4 === 0,
     };
@@ -363,6 +367,7 @@ function columnProductPart(
     b: textures ? matrixTexture(b, positions, columns) : b,
     c: partials,
     unused: a,
+    unusedMap: a,
     vecA: vectors && image.channels % 4 === 0,
     vecB: vectors && columns % 4 === 0,
   };
@@ -379,7 +384,7 @@ interface Planes {
   a: Bindable;
   b: Bindable;
   c: BufferSource;
-  /** Any buffer that is not written to. */
+  /** Any buffer of float32 that is not written to. */
   unused: BufferSource;
 }
 
@@ -399,7 +404,7 @@ export function batchedRows(
   { batches, rows, depth, columns }: BatchSizes,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, vecA: vectors, vecB: vectors, batches };
+  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches };
   runRows(device, tile, bound, { image: matrixExtent(rows, depth), window: matrixWindow(rows), columns }, {});
 }
 
@@ -412,7 +417,7 @@ export function batchedColumns(
   epilogue: Pick<Epilogue, 'accumulate'>,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, vecA: vectors, vecB: vectors, batches };
+  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches };
   const step = tile === 'naive' ? 1 : positionsPerStep(tile);
   const shape = { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns };
   runColumns(device, tile, bound, { ...shape, splits: 1, chunk: Math.ceil(depth / step) * step }, epilogue);

@@ -30,8 +30,9 @@ ${perElement('sum[i] = select(0.0, sum[i], u.accumulate == 1u) + gradient(output
   });
   const operator = defineOperator<{ x: Tensor }, Record<string, never>>({
     name,
+    halves: ['x'],
     forward({ x }) {
-      const output = x.device.empty(x.shape);
+      const output = x.device.empty(x.shape, x.dtype);
       x.device.gpu.dispatch(forwardProgram, {
         buffers: { input: x, output },
         uniforms: { count: x.size },
@@ -41,7 +42,7 @@ ${perElement('sum[i] = select(0.0, sum[i], u.accumulate == 1u) + gradient(output
     },
     backward: ({ saved: { output }, upstream }) => ({
       x: (into) => {
-        const sum = into ?? output.device.empty(output.shape);
+        const sum = into ?? output.device.empty(output.shape, output.dtype);
         output.device.gpu.dispatch(backwardProgram, {
           buffers: { output, upstream, sum },
           uniforms: { count: output.size, accumulate: into ? 1 : 0 },

@@ -22,6 +22,7 @@ import {
  *   forward          y = Aᵀ [Σ_ci V(x) · U(w)] A: 36 products [tiles, Ci] · [Ci, Co]
  *   input gradient   the same of g with the kernels turned round and their channels swapped
  *   weight gradient  dw = Gᵀ [Σ_tiles V(x)ᵀ · (A g Aᵀ)] G: 36 products [Ci, tiles] · [tiles, Co], the transpose of the forward map
+ * Of maps of float16 the planes are float32 all the same, since the transforms multiply rounding; weights are transformed from float32.
  * Many tiles are computed in chunks, which bounds the memory that planes take.
  */
 type Planes = PooledBuffer | PooledTexture;
@@ -167,13 +168,19 @@ function convolveImages(x: Tensor, weights: Weights, y: Tensor, epilogue: Epilog
     const patches = transformTiles(winogradInput, x, source, tiling, chunk);
     const sizes = { batches: PLANES, rows: chunk.tiles, depth, columns };
     const products = filled(device, source, PLANES * chunk.tiles * columns, (c) =>
-      batchedRows(device, tile, { a: patches, b: kernels, c, unused: x }, sizes),
+      batchedRows(device, tile, { a: patches, b: kernels, c, unused: weights.tensor }, sizes),
     );
     device.gpu.giveBack(patches);
     const { scale, bias, residual } = epilogue;
     device.gpu.dispatch(winogradOutput, {
       flags: { source },
-      buffers: { planes: products, scale: scale ?? x, bias: bias ?? x, residual: residual ?? x, y },
+      buffers: {
+        planes: products,
+        scale: scale ?? weights.tensor,
+        bias: bias ?? weights.tensor,
+        residual: residual ?? x,
+        y,
+      },
       uniforms: {
         ...tileUniforms(tiling, chunk, columns),
         scaled: scale ? 1 : 0,
@@ -219,7 +226,7 @@ function weightGradientsOfImages(
       const patches = transformTiles(winogradInput, x, source, tiling, chunk);
       const upstream = transformTiles(winogradUpstream, g, source, tiling, chunk);
       const sizes = { batches: PLANES, rows, depth: chunk.tiles, columns };
-      const planes = { a: patches, b: upstream, c, unused: x };
+      const planes = { a: patches, b: upstream, c, unused: dw };
       batchedColumns(device, tile, planes, sizes, { accumulate: chunk.firstTile > 0 });
       device.gpu.giveBack(patches);
       device.gpu.giveBack(upstream);

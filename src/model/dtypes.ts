@@ -3,6 +3,7 @@
  * WebGPU is little-endian, as the formats are.
  */
 import { UserError } from '../cli/errors.ts';
+import { decodeHalves, encodeHalves } from '../tensor/halves.ts';
 
 export const bytesPerElement = {
   BOOL: 1,
@@ -41,49 +42,16 @@ export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, side) => product * side, 1);
 }
 
-const oneNumber = new Float32Array(1);
-const itsBits = new Uint32Array(oneNumber.buffer);
-
-/** The nearest float16 of a float32 number, ties to even, as its bits; Infinity from 65520 on. */
-export function numberToHalf(value: number): number {
-  oneNumber[0] = value;
-  const sign = (itsBits[0] >>> 16) & 0x8000;
-  const bits = itsBits[0] & 0x7fffffff;
-  if (bits > 0x7f800000) return 0x7e00;
-  // From 65520 on, half a step beyond the largest.
-  if (bits >= 0x477ff000) return sign | 0x7c00;
-  // From 2^-14 on: another bias of the exponent, and 13 bits less of the fraction, whose rounding may carry into the exponent.
-  if (bits >= 0x38800000) {
-    const rebiased = bits - 0x38000000;
-    return sign | ((rebiased + 0xfff + ((rebiased >>> 13) & 1)) >>> 13);
-  }
-  // Below lie multiples of 2^-24; half of one is a tie, which goes to 0.
-  if (bits <= 0x33000000) return sign;
-  const shift = 126 - (bits >>> 23);
-  const fraction = (bits & 0x7fffff) | 0x800000;
-  const whole = fraction >>> shift;
-  const rest = fraction & ((1 << shift) - 1);
-  const half = 1 << (shift - 1);
-  return sign | (rest > half || (rest === half && (whole & 1) === 1) ? whole + 1 : whole);
-}
-
 /** Decodes float16 or bfloat16 by moving bits: `bits` shares the memory of `out`. */
-function decodeHalves(out: Values, first: number, dtype: 'F16' | 'BF16', bytes: Uint8Array): void {
+function decodeTwoBytes(out: Values, first: number, dtype: 'F16' | 'BF16', bytes: Uint8Array): void {
   const count = bytes.length / 2;
-  const bits = new Uint32Array(out.buffer, out.byteOffset + first * 4, count);
-  for (let i = 0; i < count; i++) {
-    const half = bytes[2 * i] | (bytes[2 * i + 1] << 8);
-    // bfloat16 is the upper half of a float32.
-    if (dtype === 'BF16') {
-      bits[i] = half << 16;
-      continue;
-    }
-    const sign = (half & 0x8000) << 16;
-    const magnitude = half & 0x7fff;
-    if (magnitude >= 0x7c00) bits[i] = sign | 0x7f800000 | ((magnitude & 0x3ff) << 13);
-    else if (magnitude >= 0x400) bits[i] = sign | ((magnitude << 13) + 0x38000000);
-    else out[first + i] = (sign === 0 ? magnitude : -magnitude) * 2 ** -24;
+  if (dtype === 'F16') {
+    decodeHalves(bytes, new Float32Array(out.buffer, out.byteOffset + first * 4, count));
+    return;
   }
+  const bits = new Uint32Array(out.buffer, out.byteOffset + first * 4, count);
+  // bfloat16 is the upper half of a float32.
+  for (let i = 0; i < count; i++) bits[i] = (bytes[2 * i] << 16) | (bytes[2 * i + 1] << 24);
 }
 
 /** One element at byte `at`. */
@@ -114,7 +82,7 @@ export function decodeInto(out: Values, first: number, dtype: Dtype, bytes: Uint
     return;
   }
   if (dtype === 'F16' || dtype === 'BF16') {
-    decodeHalves(out, first, dtype, bytes);
+    decodeTwoBytes(out, first, dtype, bytes);
     return;
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -146,9 +114,8 @@ export function encodeValues(
 ): Uint8Array {
   if (dtype === 'I64') return new Uint8Array(BigInt64Array.from(data as Int32Array, BigInt).buffer);
   if (dtype !== 'F16') return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  const halves = new Uint16Array(data.length);
+  const halves = encodeHalves(data);
   for (let i = 0; i < data.length; i++) {
-    halves[i] = numberToHalf(data[i]);
     if ((halves[i] & 0x7fff) === 0x7c00 && Number.isFinite(data[i])) {
       throw new UserError(`${what} holds ${data[i]} at index ${i}, more than float16 can.`);
     }

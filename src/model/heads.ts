@@ -1,3 +1,4 @@
+import { cast } from '../kernels/cast.ts';
 import { convTranspose2d } from '../kernels/convTranspose2d.ts';
 import { reshape } from '../kernels/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -53,7 +54,7 @@ export class BoxBranch {
     this.#regression = new Linear(state, `${name}.box_predictor.bbox_pred`, width, numClasses * 4);
   }
 
-  /** Pooled RoIs [K, 7, 7, C] → class logits [K, classes] and box codes [K, 4 · classes]. */
+  /** Pooled RoIs [K, 7, 7, C] → class logits [K, classes] and box codes [K, 4 · classes], float32. */
   async forward(
     pooled: Tensor,
     training: boolean,
@@ -68,8 +69,10 @@ export class BoxBranch {
         reshape(maps, [rois, height * width * channels]),
       );
     });
-    const classLogits = this.#score.forward(head);
-    const boxRegression = this.#regression.forward(head);
+    const [classLogits, boxRegression] = pooled.device.scope(() => [
+      cast(this.#score.forward(head), 'f32'),
+      cast(this.#regression.forward(head), 'f32'),
+    ]);
     await observe?.('box.head', head);
     await observe?.('box.class_logits', classLogits);
     await observe?.('box.box_regression', boxRegression);
@@ -103,13 +106,13 @@ export class MaskBranch {
     });
   }
 
-  /** Pooled RoIs [K, 14, 14, C] → mask logits [K, 28, 28, classes]. */
+  /** Pooled RoIs [K, 14, 14, C] → mask logits [K, 28, 28, classes], float32. */
   async forward(pooled: Tensor, training: boolean, observe?: Observer): Promise<Tensor> {
     await observe?.('mask.pool', pooled);
     const logits = pooled.device.scope(() => {
       const features = this.#convs.reduce((x, conv) => conv.forward(x, training), pooled);
       const up = convTranspose2d(features, this.#upWeight.tensor, this.#upBias.tensor, { stride: 2, relu: true });
-      return this.#logits.forward(up);
+      return cast(this.#logits.forward(up), 'f32');
     });
     await observe?.('mask.logits', logits);
     return logits;

@@ -1,5 +1,6 @@
 import type { Random } from '../data/random.ts';
 import type { Detections, LoadedImage, Target } from '../data/types.ts';
+import { cast } from '../kernels/cast.ts';
 import { pasteMasks } from '../kernels/masks.ts';
 import type { SampleOrder } from '../kernels/sampler.ts';
 import { narrow } from '../kernels/shape.ts';
@@ -8,6 +9,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
 import { FeaturePyramidNetwork } from './fpn.ts';
 import type { Observer } from './observer.ts';
+import { type Precision, requirePrecision } from './precision.ts';
 import { ResNet } from './resnet.ts';
 import { RoiHeads } from './roiHeads.ts';
 import { RegionProposalNetwork } from './rpn.ts';
@@ -43,6 +45,8 @@ export interface PredictOptions {
  */
 export class MaskRCNN {
   readonly config: MaskRCNNConfig;
+  /** Set it before `allocate`. */
+  precision: Precision = 'f32';
   /** Training keeps no activations inside the body's layers but computes them again in the backward pass: less memory, more time, the same bits. */
   checkpointActivations = false;
   readonly state = new StateDict();
@@ -79,8 +83,12 @@ export class MaskRCNN {
     }
   }
 
-  /** Puts the weights on the device: those of `source` where it has them, else torchvision's initial values. */
+  /**
+   * Puts the weights on the device: those of `source` where it has them, else torchvision's initial values.
+   * @throws UserError where the device has not the model's precision
+   */
   async allocate(device: Device, random: Random, source?: StateSource): Promise<void> {
+    requirePrecision(device, this.precision);
     await this.state.allocate(device, random, source);
     this.#device = device;
   }
@@ -96,8 +104,8 @@ export class MaskRCNN {
     observe?: Observer,
   ): Promise<{ batch: ImageBatch; features: Tensor[] }> {
     const { device } = this;
-    const batch = device.labelled('transform', () => transformImages(device, images, this.config));
-    if (observe) await observe('transform.batch', narrow(batch.tensors, 3, 0, 3));
+    const batch = device.labelled('transform', () => transformImages(device, images, this.config, this.precision));
+    if (observe) await observe('transform.batch', narrow(cast(batch.tensors, 'f32'), 3, 0, 3));
     await observe?.('transform.sizes', {
       shape: [images.length, 2],
       data: Int32Array.from(batch.imageSizes.flat()),

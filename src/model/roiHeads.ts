@@ -1,12 +1,13 @@
 import { sigmoid } from '../kernels/activations.ts';
 import { div } from '../kernels/arithmetic.ts';
 import { decodeBoxes } from '../kernels/boxes.ts';
-import { type PaddedBoxes, proposalRois, selectDetections } from '../kernels/detections.ts';
+import { proposalRois, selectDetections } from '../kernels/detections.ts';
 import { selectChannel, selectClassBoxes } from '../kernels/gather.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
 import { projectMasksOnBoxes, type TruthMasks } from '../kernels/maskTargets.ts';
 import { matchBoxes } from '../kernels/matcher.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
+import type { PaddedBoxes } from '../kernels/padded.ts';
 import { joinSamples, samplePositiveNegative } from '../kernels/sampler.ts';
 import { indexSelect, narrow } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';
@@ -26,8 +27,9 @@ const BOX_POOL = 7;
 const MASK_POOL = 14;
 const SAMPLING_RATIO = 2;
 const SMOOTH_L1_BETA = 1 / 9;
-/** Mask heads of more channels are not run on padding: hundreds of masks of 256 channels cost more than the rest of a step. */
+/** Mask heads of more channels, or of more positives per image, do not run on padding: that could cost more than the rest of a step. */
 const PADDED_MASK_CHANNELS = 64;
+const PADDED_POSITIVES = 64;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -44,6 +46,11 @@ interface Selected {
   positives: PositiveRois;
   /** f32 []: what the losses of boxes are divided by, the number of samples. */
   total: Tensor;
+}
+
+/** Lengths that were read back; on a device that only counts memory, the most that each can be. */
+function lengthsOf({ gpu }: Device, read: Uint32Array, most: number): Uint32Array {
+  return gpu.opened.counts ? read.map(() => most) : read;
 }
 
 /** The first `length` positives. */
@@ -93,7 +100,7 @@ export class RoiHeads {
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
    * device, as lists that are as long as they may become, so nothing is read back, with three exceptions. Where somebody observes,
    * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
-   * first. For a wide mask head the positives are counted while the device computes the box head, and their list is cut.
+   * first. For a large mask head the positives are counted while the device computes the box head, and their list is cut.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -105,10 +112,12 @@ export class RoiHeads {
     const { device } = features[0];
     return device.scope(async () => {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
-      const exact = observe || (this.#config.headNorm === 'batch' && !device.countsOnly);
+      const exact = observe || this.#config.headNorm === 'batch';
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
-      const wide = this.#mask && Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
-      const counted = wide && !exact && !device.countsOnly ? positives.total.ints() : null;
+      const large =
+        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
+        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
+      const counted = this.#mask && large && !exact ? positives.total.data() : null;
       // Awaited below, unless something fails before.
       counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
@@ -123,7 +132,8 @@ export class RoiHeads {
       let found = positives;
       if (counted) {
         device.gpu.flush();
-        found = cut(positives, (await counted)[0]);
+        const [length] = lengthsOf(device, (await counted) as Uint32Array, positives.rows.size);
+        found = cut(positives, length);
       }
       const loss = device.labelled('roi_heads.mask', () =>
         this.#maskLoss(mask, masks, features, batch, found, observe),
@@ -151,14 +161,17 @@ export class RoiHeads {
     const sampled = samplePositiveNegative(matches, { batchSize, positiveFraction, order, firstSet: images });
     const joined = joinSamples(sampled, matches);
     const samples = roiTargets(joined, candidates, truths, WEIGHTS);
-    const positives = positiveRois(samples, joined.matched, images * Math.trunc(batchSize * positiveFraction));
+    const most = Math.min(Math.trunc(batchSize * positiveFraction), candidates.shape[1]);
+    const positives = positiveRois(samples, joined.matched, images * most);
     return { selected: { samples, positives, total: joined.total }, counts: sampled.counts };
   }
 
   /** The lists without their padding. */
   async #narrowed({ samples, positives, total }: Selected, counts: Tensor, observe?: Observer): Promise<Selected> {
     const { device } = counts;
-    const [perImage, [positive]] = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
+    const read = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
+    const perImage = lengthsOf(device, read[0], this.#config.boxBatchSizePerImage);
+    const [positive] = lengthsOf(device, read[1], positives.rows.size);
     const length = perImage.reduce((sum, n) => sum + n, 0);
     const narrowed = {
       samples: {
@@ -297,7 +310,7 @@ export class RoiHeads {
     const read = await device.readAll([found.boxes, found.scores, found.labels, found.counts]);
     const [allBoxes, allScores, allLabels, counts] = read as [Float32Array, Float32Array, Int32Array, Uint32Array];
     const most = found.labels.shape[1];
-    return Array.from(device.countsOnly ? counts.fill(most) : counts, (n, image) => {
+    return Array.from(lengthsOf(device, counts, most), (n, image) => {
       const first = image * most;
       return {
         boxes: allBoxes.slice(first * 4, (first + n) * 4),

@@ -1,9 +1,10 @@
 import { div } from '../kernels/arithmetic.ts';
 import { dropBoxes } from '../kernels/boxes.ts';
-import type { PaddedBoxes } from '../kernels/detections.ts';
+import { cast } from '../kernels/cast.ts';
 import { binaryCrossEntropyWithLogits, smoothL1Loss } from '../kernels/losses.ts';
 import { BELOW_LOW_THRESHOLD, matchBoxes } from '../kernels/matcher.ts';
 import { batchedNms } from '../kernels/nms.ts';
+import type { PaddedBoxes } from '../kernels/padded.ts';
 import { decodeProposals, gatherBoxes } from '../kernels/proposals.ts';
 import { joinSamples, type SampleOrder, samplePositiveNegative } from '../kernels/sampler.ts';
 import { cat, indexSelect, reshape } from '../kernels/shape.ts';
@@ -96,8 +97,8 @@ export class RegionProposalNetwork {
     const levels = features.map((feature) =>
       device.scope(() => {
         const hidden = this.#convs.reduce((x, conv) => conv.forward(x), feature);
-        const logits = this.#logits.forward(hidden);
-        const deltas = this.#deltas.forward(hidden);
+        const logits = cast(this.#logits.forward(hidden), 'f32');
+        const deltas = cast(this.#deltas.forward(hidden), 'f32');
         return {
           logitMap: logits,
           deltaMap: deltas,

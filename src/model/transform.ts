@@ -4,6 +4,7 @@ import { type TruthMasks, uploadTruthMasks } from '../kernels/maskTargets.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
+import type { Precision } from './precision.ts';
 
 type TransformConfig = Pick<MaskRCNNConfig, 'minSize' | 'maxSize' | 'imageMean' | 'imageStd' | 'sizeDivisible'>;
 
@@ -29,14 +30,22 @@ export function networkSize(height: number, width: number, config: TransformConf
   return [Math.floor(height * scale), Math.floor(width * scale)];
 }
 
-/** Normalises, resizes and batches images (torchvision's GeneralizedRCNNTransform.forward). */
-export function transformImages(device: Device, images: readonly LoadedImage[], config: TransformConfig): ImageBatch {
+/**
+ * Normalises, resizes and batches images (torchvision's GeneralizedRCNNTransform.forward).
+ * @param precision of the batch, which all maps behind it take from it
+ */
+export function transformImages(
+  device: Device,
+  images: readonly LoadedImage[],
+  config: TransformConfig,
+  precision: Precision = 'f32',
+): ImageBatch {
   const imageSizes = images.map((image) => networkSize(image.height, image.width, config));
   const padded = (axis: 0 | 1): number =>
     Math.ceil(Math.max(...imageSizes.map((size) => size[axis])) / config.sizeDivisible) * config.sizeDivisible;
   const sizes = device.tensor(Float32Array.from(imageSizes.flat()), [images.length, 2]);
   const tensors = device.scope(() => {
-    const batch = device.empty([images.length, padded(0), padded(1), 4]);
+    const batch = device.empty([images.length, padded(0), padded(1), 4], precision);
     // A write submits what has been encoded, so all uploads come before the first dispatch.
     const uploaded = images.map(({ data, height, width }) => device.tensor(data, [height, width, 3]));
     uploaded.forEach((image, index) => {

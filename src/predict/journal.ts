@@ -9,6 +9,7 @@ import * as z from 'zod';
 import { UserError } from '../cli/errors.ts';
 import { cropFromCocoRle, cropToCocoRle } from '../data/cropRle.ts';
 import { writePartsAtomic } from '../data/files.ts';
+import { precisions } from '../model/precision.ts';
 import type { ImagePrediction } from './prediction.ts';
 import { inShard } from './shards.ts';
 
@@ -31,6 +32,8 @@ const headerSchema = z.strictObject({
   shard: z.strictObject({ index: count.min(1), of: count.min(1) }),
   /** All images of the folder, whatever the part, and the SHA-256 of their names. */
   images: z.strictObject({ count, sha256: z.string() }),
+  /** Where it is not float32. */
+  precision: z.enum(precisions).optional(),
   /** Formats of one file per image that every line below has been written in. */
   formats: z.array(z.string()),
 });

@@ -1,4 +1,5 @@
 /** A training run as one HTML page that needs nothing beside it: charts are inline SVG, pictures inline PNG, no script. */
+import type { KernelRecord } from '../tuner/tunedChoice.ts';
 import { formatBytes, formatCount, formatDuration, formatMoment, formatNumber, formatScore, median } from './format.ts';
 import { type Content, type Html, html, trusted } from './html.ts';
 import { lossKeys, lossName, scoreKeys, scoreName, timeChart, trainingCharts } from './reportCharts.ts';
@@ -263,10 +264,11 @@ function machine(report: RunReport): Html {
     return section('Where it ran', null, html`<div class="charts beside">${chart}${told}</div>`);
   }
   const { sessions, model } = environment;
-  const { machine: host, adapter, versions } = sessions[sessions.length - 1];
+  const { machine: host, adapter, versions, kernels } = sessions[sessions.length - 1];
   const told = facts([
     ['Adapter', `${adapter.name} (${adapter.kind})`],
     ['Driver', adapter.driver],
+    ...(kernels ? [['Kernels', kernelsInWords(kernels)] satisfies [string, Content]] : []),
     ['Processor', `${host.processor}, ${host.cores} cores`],
     ['Memory', `${host.memoryGiB} GiB`],
     ['System', host.system],
@@ -285,6 +287,11 @@ function machine(report: RunReport): Html {
       ' words',
     );
   return section('Where it ran', null, html`<div class="charts beside">${chart}${told}</div>${list}`);
+}
+
+function kernelsInWords(kernels: KernelRecord): string {
+  if (kernels.origin === 'family') return `${kernels.family}, as asked for`;
+  return kernels.origin === 'table' ? 'by the built-in table' : `measured ${formatMoment(kernels.measured)}`;
 }
 
 function files({ files: list }: RunReport): Html {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { RgbImage } from '../data/png.ts';
+import { kernelRecordSchema } from '../tuner/tunedChoice.ts';
 import type { PanelIndex } from './panelFolder.ts';
 
 const losses = z.record(z.string(), z.number());
@@ -56,6 +57,8 @@ export const environmentSchema = z.object({
       machine: z.object({ processor: z.string(), cores: count, memoryGiB: z.number(), system: z.string() }),
       adapter: z.object({ kind: z.string(), name: z.string(), driver: z.string() }),
       versions: z.record(z.string(), z.string()),
+      /** What chose the kernels; sessions of older versions took the built-in table. */
+      kernels: kernelRecordSchema.optional(),
     }),
   ),
   /** The data set as the run saw it. */

@@ -79,7 +79,7 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
     current.dispose();
     return gradient;
   }
-  const sum = current.device.detached(() => current.device.zeros(current.shape));
+  const sum = current.device.detached(() => current.device.zeros(current.shape, current.dtype));
   accumulate(sum, current);
   accumulate(sum, gradient);
   current.dispose();
@@ -93,7 +93,7 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
  * activations with it. A second call on the same graph is an error.
  *
  * @param roots tensors with a graph. Several, such as the losses of a model, are scalars of which the sum is meant.
- * @param upstream of a single root (same shape); by default 1 for a tensor of one element.
+ * @param upstream of each root (same shape); by default 1 for tensors of one element.
  */
 export function backward(device: Device, roots: Tensor | readonly Tensor[], upstream?: Tensor): void {
   const all = Array.isArray(roots) ? (roots as readonly Tensor[]) : [roots as Tensor];
@@ -103,7 +103,6 @@ export function backward(device: Device, roots: Tensor | readonly Tensor[], upst
       throw new Error(`backward: ${root} has ${root.size} elements and needs an upstream gradient.`);
     return { node: root.node, root };
   });
-  if (upstream && all.length !== 1) throw new Error('backward: an upstream gradient goes with one root.');
   const nodes = new Set<GraphNode>();
   const waiting = starts.map(({ node }) => node);
   for (let node = waiting.pop(); node; node = waiting.pop()) {

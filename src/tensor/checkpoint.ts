@@ -43,7 +43,7 @@ export function checkpoint(x: Tensor, body: (x: Tensor) => Tensor): Tensor {
     edges: requiresGrad ? [{ input: 'x', node: x.node, leaf: x.node ? null : x }] : [],
     saved: { x: kept },
     backward: (upstream) => {
-      if (requiresGrad) return { x: (into) => recompute(upstream, into) ?? device.zeros(x.shape) };
+      if (requiresGrad) return { x: (into) => recompute(upstream, into) ?? device.zeros(x.shape, x.dtype) };
       recompute(upstream);
       return {};
     },

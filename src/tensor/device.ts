@@ -2,8 +2,9 @@ import type { OpenedDevice } from '../gpu/adapter.ts';
 import { Gpu } from '../gpu/gpu.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { backward, type GraphNode, releaseNode } from './autograd.ts';
+import { encodeHalves } from './halves.ts';
 import { reachableNodes, Scope, tensorsIn } from './scope.ts';
-import { type DType, Storage, sizeOf, Tensor } from './tensor.ts';
+import { bytesOf, type DType, hostValues, Storage, sizeOf, Tensor } from './tensor.ts';
 
 const fill = defineProgram({
   name: 'fill',
@@ -25,25 +26,26 @@ export class Device {
     this.gpu = new Gpu(opened);
   }
 
-  /** It holds and computes nothing, see `countingDevice`: lengths that would be read back are then taken at their largest. */
-  get countsOnly(): boolean {
-    return this.gpu.opened.counts === true;
-  }
-
   get gradEnabled(): boolean {
     return this.#recording;
+  }
+
+  /** Whether tensors of dtype `f16` are to be had. */
+  get hasHalves(): boolean {
+    return this.gpu.device.features.has('shader-f16');
   }
 
   /** Uninitialised memory of a shape; a pooled buffer holds whatever was there before. */
   empty(shape: readonly number[], dtype: DType = 'f32'): Tensor {
     if (shape.some((extent) => !Number.isInteger(extent) || extent < 0)) throw new Error(`[${shape}] is no shape.`);
-    const storage = new Storage(this.gpu, { bytes: sizeOf(shape) * 4, tag: this.#tag });
+    if (dtype === 'f16' && !this.hasHalves) throw new Error(`${this.gpu.opened.info.name} has no shader-f16.`);
+    const storage = new Storage(this.gpu, { bytes: sizeOf(shape) * bytesOf(dtype), tag: this.#tag });
     return this.adopt(new Tensor(this, storage, [...shape], dtype));
   }
 
   zeros(shape: readonly number[], dtype: DType = 'f32'): Tensor {
     const tensor = this.empty(shape, dtype);
-    if (tensor.size > 0) this.gpu.clear(tensor.buffer, tensor.size * 4);
+    if (tensor.size > 0) this.gpu.clear(tensor.buffer, tensor.bytes);
     return tensor;
   }
 
@@ -57,7 +59,7 @@ export class Device {
     return tensor;
   }
 
-  /** A tensor of host values: floats, or integers when `dtype` is `'i32'` or `'u32'`. */
+  /** A tensor of host values: floats (rounded for `'f16'`), or integers when `dtype` is `'i32'` or `'u32'`. */
   tensor(
     data: Float32Array | Int32Array | Uint32Array | readonly number[],
     shape: readonly number[],
@@ -65,6 +67,11 @@ export class Device {
   ): Tensor {
     const type: DType = dtype ?? (data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f32');
     if (data.length !== sizeOf(shape)) throw new Error(`${data.length} values do not fill [${shape}].`);
+    if (type === 'f16') {
+      const halves = this.empty(shape, type);
+      this.gpu.write(halves.buffer, encodeHalves(data));
+      return halves;
+    }
     const Typed = type === 'f32' ? Float32Array : type === 'i32' ? Int32Array : Uint32Array;
     const host = data instanceof Typed ? data : new Typed(data as readonly number[]);
     const tensor = this.empty(shape, type);
@@ -74,15 +81,8 @@ export class Device {
 
   /** The values of several tensors at the price of one wait; see `Tensor.data`. */
   async readAll(tensors: readonly Tensor[]): Promise<(Float32Array | Int32Array | Uint32Array)[]> {
-    const copies = await this.gpu.readAll(tensors.map(({ buffer, size }) => ({ buffer, bytes: size * 4 })));
-    return copies.map((bytes, index) => {
-      const { dtype } = tensors[index];
-      return dtype === 'f32'
-        ? new Float32Array(bytes)
-        : dtype === 'i32'
-          ? new Int32Array(bytes)
-          : new Uint32Array(bytes);
-    });
+    const copies = await this.gpu.readAll(tensors.map(({ buffer, bytes }) => ({ buffer, bytes })));
+    return copies.map((bytes, index) => hostValues(bytes, tensors[index].dtype));
   }
 
   /** A trainable leaf that no scope owns; dispose it yourself. */

@@ -28,6 +28,8 @@ export interface BackwardContext<I extends Inputs, P extends Params> {
   params: P;
   /** Shapes of the inputs that were given. */
   shapes: { [K in keyof I]: readonly number[] };
+  /** Their types, which are those of their gradients. */
+  dtypes: { [K in keyof I]: DType };
   /** What `forward` saved, by name. */
   saved: Record<string, Tensor>;
   /** The loss's gradient by the output; same shape as the output. */
@@ -47,6 +49,11 @@ export interface BackwardContext<I extends Inputs, P extends Params> {
  */
 export interface OperatorDefinition<I extends Inputs, P extends Params> {
   name: string;
+  /**
+   * Inputs that may be given as `f16`, all of them together; the output and their gradients are then `f16` too. Others, and all where this is
+   * left out, are refused. Parameters stay `f32`, and so do their gradients.
+   */
+  halves?: readonly (keyof I & string)[];
   forward(inputs: I, params: P, needs: Needs<I>): { output: Tensor; saved?: Record<string, Tensor | undefined> };
   backward?(context: BackwardContext<I, P>): { [K in keyof I]?: GradientThunk };
   /** Every differentiable operator gives at least one. */
@@ -73,13 +80,18 @@ export function defineOperator<I extends Inputs, P extends Params>(
     const given = Object.entries(inputs).filter((entry): entry is [string, Tensor] => entry[1] !== undefined);
     if (given.length === 0) throw new Error(`${definition.name}: no input was given.`);
     const device = given[0][1].device;
+    checkHalves(definition.name, given, definition.halves ?? []);
     const needs = {} as Record<keyof I, boolean>;
     for (const [name, tensor] of given) needs[name as keyof I] = device.gradEnabled && tensor.requiresGrad;
     const edges = given.filter(([name]) => needs[name as keyof I]);
     const { output, saved = {} } = definition.forward(inputs, params, needs);
     if (edges.length === 0) return output;
     const shapes = {} as { [K in keyof I]: readonly number[] };
-    for (const [name, tensor] of given) shapes[name as keyof I] = tensor.shape;
+    const dtypes = {} as { [K in keyof I]: DType };
+    for (const [name, tensor] of given) {
+      shapes[name as keyof I] = tensor.shape;
+      dtypes[name as keyof I] = tensor.dtype;
+    }
     const kept: Record<string, Tensor> = {};
     for (const [name, tensor] of Object.entries(saved)) if (tensor) kept[name] = tensor.view(tensor.shape);
     const node = device.record({
@@ -91,6 +103,7 @@ export function defineOperator<I extends Inputs, P extends Params>(
         return definition.backward({
           params,
           shapes,
+          dtypes,
           saved: kept,
           upstream,
           needs,
@@ -106,6 +119,17 @@ export function defineOperator<I extends Inputs, P extends Params>(
   if (registry.has(definition.name)) throw new Error(`The operator ${definition.name} is defined twice.`);
   registry.set(definition.name, operator as unknown as Operator<Inputs, Params>);
   return operator;
+}
+
+function checkHalves(name: string, given: readonly [string, Tensor][], halves: readonly string[]): void {
+  if (!given.some(([, { dtype }]) => dtype === 'f16')) return;
+  for (const [input, tensor] of given) {
+    const expected = halves.includes(input) ? 'f16' : tensor.dtype === 'f16' ? 'f32' : tensor.dtype;
+    if (tensor.dtype !== expected)
+      throw new Error(
+        `${name}: ${input}: expected ${expected}${halves.includes(input) ? ' as the other maps' : ''}, got ${tensor}.`,
+      );
+  }
 }
 
 /** Throws `operator: argument: expected …, got …` unless `holds`. */

@@ -2,8 +2,28 @@ import type { Gpu } from '../gpu/gpu.ts';
 import type { PooledBuffer } from '../gpu/pool.ts';
 import type { GraphNode } from './autograd.ts';
 import type { Device } from './device.ts';
+import { decodeHalves } from './halves.ts';
 
-export type DType = 'f32' | 'i32' | 'u32';
+/**
+ * Elements of tensors. `f16` stores activations and their gradients in half the memory; kernels compute with them in float32, see
+ * `gpu/halves.ts`. An adapter needs the feature `shader-f16` for it.
+ */
+export type DType = 'f32' | 'f16' | 'i32' | 'u32';
+
+/** Bytes of an element. */
+export function bytesOf(dtype: DType): 2 | 4 {
+  return dtype === 'f16' ? 2 : 4;
+}
+
+/** What bytes of the device say: floats of either kind as Float32Array. */
+export function hostValues(bytes: ArrayBuffer, dtype: DType): Float32Array | Int32Array | Uint32Array {
+  if (dtype === 'i32') return new Int32Array(bytes);
+  if (dtype === 'u32') return new Uint32Array(bytes);
+  if (dtype === 'f32') return new Float32Array(bytes);
+  const values = new Float32Array(bytes.byteLength / 2);
+  decodeHalves(new Uint8Array(bytes), values);
+  return values;
+}
 
 /** A pooled buffer shared by tensors that view it; it goes back to the pool with the last of them. */
 export class Storage {
@@ -78,7 +98,7 @@ export class Tensor {
 
   /** What its elements take on the device. */
   get bytes(): number {
-    return this.size * 4;
+    return this.size * bytesOf(this.dtype);
   }
 
   get rank(): number {
@@ -104,21 +124,19 @@ export class Tensor {
     this.storage.release();
   }
 
-  /** The values, once the device has computed them: Float32Array, Int32Array or Uint32Array by `dtype`. */
+  /** The values, once the device has computed them: Float32Array (of `f16` too), Int32Array or Uint32Array by `dtype`. */
   async data(): Promise<Float32Array | Int32Array | Uint32Array> {
-    const bytes = await this.device.gpu.read(this.buffer, this.size * 4);
-    if (this.dtype === 'f32') return new Float32Array(bytes);
-    return this.dtype === 'i32' ? new Int32Array(bytes) : new Uint32Array(bytes);
+    return hostValues(await this.device.gpu.read(this.buffer, this.bytes), this.dtype);
   }
 
   async floats(): Promise<Float32Array> {
-    if (this.dtype !== 'f32') throw new Error(`${this} holds no floats.`);
-    return new Float32Array(await this.device.gpu.read(this.buffer, this.size * 4));
+    if (this.dtype === 'i32' || this.dtype === 'u32') throw new Error(`${this} holds no floats.`);
+    return (await this.data()) as Float32Array;
   }
 
   async ints(): Promise<Int32Array> {
-    if (this.dtype === 'f32') throw new Error(`${this} holds no integers.`);
-    return new Int32Array(await this.device.gpu.read(this.buffer, this.size * 4));
+    if (this.dtype === 'f32' || this.dtype === 'f16') throw new Error(`${this} holds no integers.`);
+    return new Int32Array(await this.device.gpu.read(this.buffer, this.bytes));
   }
 
   /** The value of a tensor of one element. */

@@ -7,6 +7,7 @@ import { environment } from '../gpu/environment.ts';
 import { median } from '../report/format.ts';
 import type { RunEnvironment } from '../report/runReport.ts';
 import type { Device } from '../tensor/device.ts';
+import { type KernelRecord, kernelRecord } from '../tuner/tunedChoice.ts';
 import { RUN_FILES, type Run } from './run.ts';
 import { readEnvironment } from './runFolder.ts';
 
@@ -37,6 +38,13 @@ export function summarizeData(dataset: Dataset, split: Split): RunEnvironment['d
   };
 }
 
+/** What the last session of a run's folder was computed on and by, where it noted that. */
+export function recordedKernels(out: string): { adapter: string; kernels: KernelRecord } | undefined {
+  const path = join(out, RUN_FILES.environment);
+  const last = existsSync(path) ? readEnvironment(path).sessions.at(-1) : undefined;
+  return last?.kernels && { adapter: last.adapter.name, kernels: last.kernels };
+}
+
 /**
  * Notes in the run's folder what the session runs on, beside what earlier sessions ran on.
  *
@@ -45,7 +53,12 @@ export function summarizeData(dataset: Dataset, split: Split): RunEnvironment['d
 export function recordSession({ dataset, split, model, out }: Run, device: Device): () => void {
   const path = join(out, RUN_FILES.environment);
   const earlier = existsSync(path) ? readEnvironment(path).sessions : [];
-  const session = { started: new Date().toISOString(), ended: null, ...environment(device.gpu.opened) };
+  const session = {
+    started: new Date().toISOString(),
+    ended: null,
+    ...environment(device.gpu.opened),
+    kernels: kernelRecord(device),
+  };
   const write = (ended: string | null): void => {
     const value: RunEnvironment = {
       sessions: [...earlier, { ...session, ended }],

@@ -13,6 +13,16 @@ export class NonFiniteLossError extends UserError {
   }
 }
 
+/** Losses are finite, but their gradients stay infinite however small the loss scale: the process ends with 3. */
+export class NonFiniteGradientError extends UserError {
+  constructor(scale: number) {
+    super(
+      `Training stopped: gradients are not finite in float16 even at a loss scale of ${scale}; try --precision f32, a lower --lr or --clip-norm. The last checkpoint is kept.`,
+      3,
+    );
+  }
+}
+
 /** Reads a step's losses and frees them. @throws NonFiniteLossError */
 export async function readLosses(
   { names, values }: StepLosses,

@@ -3,6 +3,7 @@ import { resizedSide } from '../data/dataset.ts';
 import { Random } from '../data/random.ts';
 import type { LoadedImage, Sample } from '../data/types.ts';
 import { countingDevice } from '../gpu/countingDevice.ts';
+import { GradScaler } from '../kernels/gradScaler.ts';
 import { kernelChoice, setKernelChoice } from '../kernels/kernelChoice.ts';
 import type { MaskRCNNConfig } from '../model/config.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
@@ -88,6 +89,7 @@ async function counted(device: Device, like: MaskRCNN, work: (model: MaskRCNN) =
   setKernelChoice(counting, kernelChoice(device));
   const model = new MaskRCNN(like.config);
   model.checkpointActivations = like.checkpointActivations;
+  model.precision = like.precision;
   for (const [name, { trainable }] of like.state.entries) {
     const entry = model.state.entries.get(name);
     if (!trainable && entry?.trainable) entry.freeze();
@@ -107,8 +109,9 @@ export function planTraining(device: Device, like: MaskRCNN, { sizes, truths }: 
   const batch = sizes.map((size) => blankSample(size, truths));
   const options = { lr: 0, momentum: 0.9, weightDecay: 0, clipNorm: 1 };
   return counted(device, like, async (model) => {
+    const scaler = model.precision === 'f16' ? new GradScaler(model.device) : undefined;
     for (let step = 0; step < 2; step++) {
-      const { values } = await trainStep(model, batch, { kind: 'random', seed: step }, options);
+      const { values } = await trainStep(model, batch, { kind: 'identity' }, { ...options, scaler });
       values.dispose();
     }
   });

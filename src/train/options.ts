@@ -4,6 +4,7 @@ import { UserError } from '../cli/errors.ts';
 import { suggestion } from '../cli/nearest.ts';
 import { NO_AUGMENTATION } from '../data/augmentations.ts';
 import { type ModelOverrides, parseModelOverrides } from '../model/config.ts';
+import { precisions } from '../model/precision.ts';
 import { checkPreset, presetDefaults, presetNames } from '../model/presets.ts';
 
 const count = z.int().positive();
@@ -25,6 +26,8 @@ const trainOptionsSchema = z.strictObject({
   predictResize: z.number().positive().max(4).nullable(),
   epochs: count,
   batchSize: count,
+  /** Images that are predicted at once in validation, at least; null: as `batchSize`. */
+  validationBatchSize: count.nullable(),
   lr: z.number().positive(),
   momentum: z.number().min(0).lt(1),
   weightDecay: z.number().min(0),
@@ -77,6 +80,8 @@ const trainOptionsSchema = z.strictObject({
   /** Choose thresholds on the validation images at the end, instead of keeping those of `initialThresholds`. */
   tune: z.boolean(),
   workers: z.int().min(0),
+  /** What maps are stored as, see `precisions`; with `f16` the loss is scaled, see `GradScaler`. Parameters are `f32` always. */
+  precision: z.enum(precisions),
 });
 
 export type TrainOptions = z.infer<typeof trainOptionsSchema>;
@@ -154,6 +159,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     ...optimizer,
     epochs,
     lr: learningRate,
+    validationBatchSize: null,
     stepLr: null,
     // A schedule by epochs replaces the preset's own.
     finalDecay: given.stepLr ? null : training.finalDecay,
@@ -173,6 +179,7 @@ export function completeTrainOptions(given: GivenTrainOptions): TrainOptions {
     weights,
     batchNormEps: null,
     workers: 2,
+    precision: 'f32',
     ...Object.fromEntries(Object.entries(given).filter(([, option]) => option !== undefined)),
     model: { ...(weights === null && untrained), ...given.model },
   };

@@ -1,6 +1,7 @@
 import { Loader } from '../data/loader.ts';
 import { Random } from '../data/random.ts';
 import type { Sample } from '../data/types.ts';
+import { GradScaler } from '../kernels/gradScaler.ts';
 import type { Run } from './run.ts';
 import { trainStep } from './step.ts';
 import { type Profile, StepProfile } from './stepProfile.ts';
@@ -23,6 +24,7 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
   const { gpu } = model.device;
   const batches = await firstBatches(run, 2);
   const random = new Random(options.seed + 1);
+  const scaler = options.precision === 'f16' && mode === 'train' ? new GradScaler(model.device) : undefined;
   const step = async (index: number): Promise<void> => {
     const batch = batches[index % batches.length];
     if (mode === 'predict') {
@@ -36,6 +38,7 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
       {
         ...options,
         lr: options.lr * 1e-4,
+        scaler,
       },
     );
     await values.data();
@@ -55,6 +58,8 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
   } catch (error) {
     profile.cancel();
     throw error;
+  } finally {
+    scaler?.dispose();
   }
   return profile.finish(steps);
 }

@@ -15,7 +15,33 @@ function seconds(value: number): string {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
+/** The operations under way, the innermost last. */
+const underWay: { done: number; update: Progress['update'] }[] = [];
+
+/** Shows a detail beside the innermost operation under way, until its next own; nothing where there is none. */
+export function noteProgress(detail: string): void {
+  const inner = underWay.at(-1);
+  inner?.update(inner.done, detail);
+}
+
 export function startProgress(label: string, total: number, first = 0): Progress {
+  const shown = showProgress(label, total, first);
+  const operation = { done: first, update: shown.update };
+  underWay.push(operation);
+  return {
+    update(done, detail) {
+      operation.done = done;
+      shown.update(done, detail);
+    },
+    stop() {
+      const at = underWay.indexOf(operation);
+      if (at >= 0) underWay.splice(at, 1);
+      shown.stop();
+    },
+  };
+}
+
+function showProgress(label: string, total: number, first: number): Progress {
   const started = Date.now();
   const remaining = (done: number): string =>
     done > first ? seconds(((Date.now() - started) / 1000 / (done - first)) * (total - done)) : '?';

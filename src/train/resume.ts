@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { UserError } from '../cli/errors.ts';
 import type { RandomState } from '../data/random.ts';
+import type { GradScalerState } from '../kernels/gradScaler.ts';
 import type { MaskRCNN } from '../model/maskRcnn.ts';
 import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
 import type { EpochScore } from './best.ts';
@@ -20,6 +21,8 @@ export interface Position {
   sums: Record<string, number>;
   /** What was best so far, see `best.ts`. */
   best: EpochScore | null;
+  /** The loss scale of a run in float16. */
+  scaler: GradScalerState | null;
 }
 
 const words = z.tuple([z.int(), z.int(), z.int(), z.int()]);
@@ -32,6 +35,11 @@ const positionSchema = z.strictObject({
   best: z
     .strictObject({ epoch: z.int(), iouMap: z.number(), maskAP50: z.number(), validationLoss: z.number() })
     .nullable(),
+  // Runs of earlier versions have none.
+  scaler: z
+    .strictObject({ scale: z.number().positive(), goodSteps: z.int().min(0), skippedSteps: z.int().min(0) })
+    .nullable()
+    .default(null),
 });
 
 const MOMENTUM = 'momentum:';

@@ -91,6 +91,7 @@ export function planRun(given: TrainOptions, dataDir: string, out: string, weigh
   const config = { ...preset, batchNormEps: norm.eps };
   const model = new MaskRCNN(config);
   model.freezeBackbone(options.trainableLayers);
+  model.precision = options.precision;
   model.checkpointActivations = options.checkpointActivations;
   const start = weights && { file: weights, match: matchStart(weights, model, options.preset, presetOptions) };
   // Such an image alone in a batch (an epoch's last may hold one) leaves a batch norm a single value per channel.

@@ -16,6 +16,9 @@ export interface EpochMetrics {
   boxMap30: number;
   maskAP50: number | null;
   boxAP50: number;
+  /** Of a run in float16: the loss scale at the end of the epoch, and the steps that were left out since the run began. */
+  lossScale?: number;
+  skippedSteps?: number;
 }
 
 /**
@@ -23,7 +26,8 @@ export interface EpochMetrics {
  *
  * All scalars stand over the number of steps done since the run began:
  * - `step/NAME`: losses, their total and the learning rate, each step;
- * - `train/NAME`, `validation/NAME`: mean losses, `scores/NAME`, `epoch/epoch` and `epoch/secondsPerStep`, each epoch.
+ * - `train/NAME`, `validation/NAME`: mean losses, `scores/NAME`, `epoch/epoch` and `epoch/secondsPerStep`, each epoch; in float16
+ *   `epoch/lossScale` and `epoch/skippedSteps`.
  */
 export class RunLog {
   readonly #dir: string;
@@ -63,12 +67,14 @@ export class RunLog {
 
   /** @param step steps done since the run began */
   epoch(step: number, metrics: EpochMetrics): void {
-    const { epoch, steps: _, lr: __, secondsPerStep, train, validation, ...scores } = metrics;
+    const { epoch, steps: _, lr: __, secondsPerStep, train, validation, lossScale, skippedSteps, ...scores } = metrics;
+    const scaling: Record<string, number> =
+      lossScale === undefined || skippedSteps === undefined ? {} : { lossScale, skippedSteps };
     this.#scalars(step, {
       ...named('train', train),
       ...named('validation', validation),
       ...named('scores', scores),
-      ...named('epoch', { epoch, secondsPerStep }),
+      ...named('epoch', { epoch, secondsPerStep, ...scaling }),
     });
     appendFileSync(join(this.#dir, RUN_FILES.metrics), `${JSON.stringify(metrics)}\n`);
   }

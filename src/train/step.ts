@@ -1,4 +1,5 @@
 import type { Sample } from '../data/types.ts';
+import type { GradScaler } from '../kernels/gradScaler.ts';
 import type { SampleOrder } from '../kernels/sampler.ts';
 import { sgdStep } from '../kernels/sgd.ts';
 import type { LossName, MaskRCNN } from '../model/maskRcnn.ts';
@@ -9,6 +10,8 @@ export interface StepOptions {
   momentum: number;
   weightDecay: number;
   clipNorm: number | null;
+  /** Of a model that computes in float16. */
+  scaler?: GradScaler;
 }
 
 /** Losses of one batch on the device, not yet read: names, and their values [names]. Dispose `values` after reading. */
@@ -36,7 +39,7 @@ export function trainStep(
   model: MaskRCNN,
   batch: readonly Sample[],
   order: SampleOrder,
-  { lr, momentum, weightDecay, clipNorm }: StepOptions,
+  { lr, momentum, weightDecay, clipNorm, scaler }: StepOptions,
 ): Promise<StepLosses> {
   const { device } = model;
   const { parameters } = model.state;
@@ -51,8 +54,10 @@ export function trainStep(
     );
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
-    device.backward(list);
-    device.labelled('sgd', () => sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined }));
+    device.backward(list, scaler?.scale);
+    device.labelled('sgd', () =>
+      sgdStep(parameters, { lr, momentum, weightDecay, clipNorm: clipNorm ?? undefined, scaler }),
+    );
     return { names, values };
   });
 }

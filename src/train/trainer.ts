@@ -2,14 +2,15 @@ import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { pickAugmentation } from '../data/augmentations.ts';
 import { writeFileAtomic } from '../data/files.ts';
-import { Loader } from '../data/loader.ts';
+import { Loader, type SampleThreads, startSampleThreads } from '../data/loader.ts';
 import { Random, type RandomState } from '../data/random.ts';
 import { writeSplitFile } from '../data/splitFile.ts';
+import { GradScaler, type GradScalerState } from '../kernels/gradScaler.ts';
 import type { SampleOrder } from '../kernels/sampler.ts';
 import { type EpochScore, epochScore, isBetter } from './best.ts';
 import { openCheckpoint, rewriteCheckpoint, saveCheckpoint, stateSource } from './checkpoint.ts';
 import { splitOrigin } from './chooseSplit.ts';
-import { LossMeter, readLosses } from './losses.ts';
+import { LossMeter, NonFiniteGradientError, readLosses } from './losses.ts';
 import { startProgress } from './progress.ts';
 import { loadRunState, saveRunState } from './resume.ts';
 import { checkpointInfo, RUN_FILES, type Run } from './run.ts';
@@ -45,7 +46,11 @@ export class Trainer {
   #step = 0;
   #losses = new LossMeter();
   #profile: TrainingProfile | null = null;
+  /** Load the images of all epochs and validations. */
+  #threads: SampleThreads | undefined;
   #best: EpochScore | null = null;
+  /** Of a run in float16, from `start` or `resume` on. */
+  #scaler: GradScaler | null = null;
   /** From `start` or `resume`, one of which comes before `train`. */
   #log!: RunLog;
   // Loader and sampler draw from generators of their own, so that neither's use moves the other.
@@ -73,8 +78,14 @@ export class Trainer {
     return epochs * Math.ceil(this.#run.split.train.length / this.#run.options.batchSize) + this.#step;
   }
 
+  #makeScaler(state?: GradScalerState): GradScaler | null {
+    const { model, options } = this.#run;
+    return options.precision === 'f16' ? new GradScaler(model.device, {}, state) : null;
+  }
+
   /** Starts a new run's folder. */
   start(): void {
+    this.#scaler = this.#makeScaler();
     mkdirSync(this.#path(RUN_FILES.checkpoints), { recursive: true });
     writeFileAtomic(this.#path(RUN_FILES.config), `${JSON.stringify(this.#run.options, null, 2)}\n`);
     writeSplitFile(this.#path(RUN_FILES.split), this.#run.split, splitOrigin(this.#run.options));
@@ -88,6 +99,7 @@ export class Trainer {
     this.#step = position.step;
     this.#losses = new LossMeter(position.sums, position.step);
     this.#best = position.best;
+    this.#scaler = this.#makeScaler(position.scaler ?? undefined);
     this.#loaderRandom = Random.restore(position.loader);
     this.#samplerRandom = Random.restore(position.sampler);
     this.#log = RunLog.resume(this.#run.out, this.#epoch, this.#stepsDone(this.#epoch));
@@ -100,17 +112,20 @@ export class Trainer {
       const session = this.#stepsDone(options.epochs) - this.#stepsDone(this.#epoch) - this.#step;
       this.#profile = new TrainingProfile(model.device.gpu, session);
     }
+    if (options.workers > 0) this.#threads = startSampleThreads(options.workers);
     try {
       while (this.#epoch < options.epochs) {
         const trained = await this.#trainEpoch(this.#epoch + 1);
         if (!trained) return { stopped: true };
         await this.#finishEpoch(trained);
       }
+      if (!this.#best) throw new Error('A finished run has a best epoch.');
+      return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
     } finally {
       this.#profile?.end();
+      this.#scaler?.dispose();
+      await this.#threads?.close();
     }
-    if (!this.#best) throw new Error('A finished run has a best epoch.');
-    return { stopped: false, best: this.#best, final: await this.#finish(this.#best.epoch) };
   }
 
   /** Steps through one epoch, from the step where a stopped run stood. Null if the user stopped it. */
@@ -125,7 +140,7 @@ export class Trainer {
       random: this.#loaderRandom,
       augmentation: pickAugmentation(options),
       resize: options.resize,
-      workers: options.workers,
+      workers: this.#threads ?? 0,
     });
     const steps = loader.length;
     const first = this.#step;
@@ -150,7 +165,11 @@ export class Trainer {
         if (batches++ < first) continue;
         lr = learningRate((epoch - 1) * steps + this.#step, steps, options);
         await this.#profile?.stepBegins();
-        const losses = await trainStep(model, batch, this.#nextOrder(), { ...options, lr });
+        const losses = await trainStep(model, batch, this.#nextOrder(), {
+          ...options,
+          lr,
+          scaler: this.#scaler ?? undefined,
+        });
         await readPending();
         this.#step++;
         unread = { losses, ids: batch.map(({ image }) => image.id), lr };
@@ -183,12 +202,21 @@ export class Trainer {
   async #finishEpoch(trained: TrainedEpoch): Promise<void> {
     const { options, model, split } = this.#run;
     const { epoch } = trained;
+    const scaling = await this.#lossScaling();
     const { losses, scores } = await this.#validate(`Epoch ${epoch}/${options.epochs} validation`);
     const name = `epoch-${String(epoch).padStart(3, '0')}.safetensors`;
     const checkpoint = join(this.#path(RUN_FILES.checkpoints), name);
     await saveCheckpoint(checkpoint, model, checkpointInfo(this.#run, epoch));
     const { iouMap, boxMap30, maskAP50, boxAP50 } = scores;
-    const metrics: EpochMetrics = { ...trained, validation: losses, iouMap, boxMap30, maskAP50, boxAP50 };
+    const metrics: EpochMetrics = {
+      ...trained,
+      validation: losses,
+      iouMap,
+      boxMap30,
+      maskAP50,
+      boxAP50,
+      ...(scaling && { lossScale: scaling.scale, skippedSteps: scaling.skippedSteps }),
+    };
     this.#log.epoch(this.#stepsDone(epoch - 1), metrics);
     this.#hooks.say(describeEpoch(metrics, options.epochs));
     const score = epochScore(epoch, scores, losses.total);
@@ -204,17 +232,25 @@ export class Trainer {
     await this.#saveState(this.#loaderRandom.save());
   }
 
+  /** Where the loss scale stands; null in float32. @throws NonFiniteGradientError where no scale will help */
+  async #lossScaling(): Promise<GradScalerState | null> {
+    const state = (await this.#scaler?.state()) ?? null;
+    if (state && state.scale < LEAST_LOSS_SCALE) throw new NonFiniteGradientError(state.scale);
+    return state;
+  }
+
   async #validate(label: string): Promise<Validation> {
     const { model, dataset, split, options, thresholds } = this.#run;
     const progress = startProgress(label, split.validation.length);
     try {
-      return await validate({ model, dataset, records: split.validation, options, thresholds, progress });
+      const records = split.validation;
+      return await validate({ model, dataset, records, options, thresholds, progress, threads: this.#threads });
     } finally {
       progress.stop();
     }
   }
 
-  #saveState(loader: RandomState): Promise<void> {
+  async #saveState(loader: RandomState): Promise<void> {
     return saveRunState(this.#path(RUN_FILES.state), this.#run.model, {
       epoch: this.#epoch,
       step: this.#step,
@@ -222,6 +258,7 @@ export class Trainer {
       sampler: this.#samplerRandom.save(),
       sums: this.#losses.sums,
       best: this.#best,
+      scaler: (await this.#scaler?.state()) ?? null,
     });
   }
 
@@ -247,6 +284,9 @@ export class Trainer {
   }
 }
 
+/** Gradients that overflow below it come from no rounding: weights or activations have run away. */
+const LEAST_LOSS_SCALE = 2 ** -10;
+
 /** A loss's name without torchvision's prefix. */
 const short = (name: string): string => name.replace('loss_', '');
 
@@ -268,5 +308,10 @@ function describeEpoch(metrics: EpochMetrics, epochs: number): string {
     `  train loss ${metrics.train.total.toFixed(3)} (${all(metrics.train)})`,
     `  validation loss ${metrics.validation.total.toFixed(3)} (${all(metrics.validation)})`,
     `  competition score ${score(metrics.iouMap)}, box mAP30 ${score(metrics.boxMap30)}, mask AP50 ${score(metrics.maskAP50)}`,
+    ...(metrics.lossScale === undefined
+      ? []
+      : [
+          `  loss scale ${metrics.lossScale}, ${metrics.skippedSteps} steps left out so far because a gradient overflowed`,
+        ]),
   ].join('\n');
 }

@@ -1,5 +1,5 @@
 import type { Dataset, ImageRecord } from '../data/dataset.ts';
-import { Loader } from '../data/loader.ts';
+import { type Batch, Loader, type SampleThreads } from '../data/loader.ts';
 import { Random } from '../data/random.ts';
 import { withoutCrowds } from '../data/target.ts';
 import { type EvaluationResult, Evaluator } from '../eval/evaluator.ts';
@@ -24,11 +24,14 @@ export interface ValidationOptions {
   options: TrainOptions;
   thresholds: Thresholds;
   progress?: Progress;
+  /** Threads that load the images; by default it starts one of its own. */
+  threads?: SampleThreads;
 }
 
 /**
  * Scores the model on the validation images as loaded: losses in training form (the sampler's seed is fixed, running
- * statistics do not move) and detections against the truth.
+ * statistics do not move) and detections against the truth. Losses are those of batches as in training; images are predicted in
+ * batches of `validationBatchSize`, which changes nothing but time and memory where images have one size.
  */
 export async function validate(options: ValidationOptions): Promise<Validation> {
   const validation = await validateUnless(() => false, options);
@@ -39,7 +42,7 @@ export async function validate(options: ValidationOptions): Promise<Validation> 
 /** `validate` for an operation that the user may stop: `stopping` is asked after each batch. @returns null if it was stopped */
 export async function validateUnless(
   stopping: () => boolean,
-  { model, dataset, records, options, thresholds, progress }: ValidationOptions,
+  { model, dataset, records, options, thresholds, progress, threads }: ValidationOptions,
 ): Promise<Validation | null> {
   const loader = new Loader({
     dataset,
@@ -47,13 +50,23 @@ export async function validateUnless(
     batchSize: options.batchSize,
     random: options.seed,
     resize: options.resize,
-    workers: Math.min(options.workers, 1),
+    workers: threads ?? Math.min(options.workers, 1),
     crowds: true,
   });
   const sampler = new Random(options.seed);
   const meter = new LossMeter();
   const evaluator = new Evaluator({ numClasses: model.config.numClasses, thresholds, keepSamples: true });
   let done = 0;
+  let waiting: Batch = [];
+  const predict = async (): Promise<void> => {
+    const detections = await model.predict(waiting.map(({ image }) => image));
+    for (const [i, { image, target }] of waiting.entries()) {
+      evaluator.add(detections[i], target, image.width, image.height);
+    }
+    done += waiting.length;
+    progress?.update(done);
+    waiting = [];
+  };
   try {
     for await (const batch of loader) {
       const cells = batch.map((sample) => ({ ...sample, target: withoutCrowds(sample.target) }));
@@ -64,14 +77,11 @@ export async function validateUnless(
           batch.map(({ image }) => image.id),
         ),
       );
-      const detections = await model.predict(batch.map(({ image }) => image));
-      for (const [i, { image, target }] of batch.entries()) {
-        evaluator.add(detections[i], target, image.width, image.height);
-      }
-      done += batch.length;
-      progress?.update(done);
+      waiting.push(...batch);
+      if (waiting.length >= (options.validationBatchSize ?? options.batchSize)) await predict();
       if (stopping()) return null;
     }
+    if (waiting.length > 0) await predict();
   } finally {
     await loader.close();
   }

@@ -1,6 +1,7 @@
 /**
  * An engine for tests, which speaks the protocol of bench/peers/work.ts: it adds up, and takes as many milliseconds as it says.
- * fakePeer.mjs BEHAVIOUR: right, wrong, refuses (cannot do the work), dies (over the first preparation), silent (no engine at all).
+ * fakePeer.mjs BEHAVIOUR: right, wrong, refuses (cannot do the work), dies (over the first preparation), tires (at its
+ * second run), silent (no engine at all).
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -29,6 +30,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     writeFileSync(file, new Uint8Array(y.buffer));
     answer({ results: { y: { file, shape: request.inputs.a.shape, dtype: 'float32' } }, ms: 0 });
   } else if (request.do === 'run') {
+    if (behaviour === 'tires' && times === 1) process.exit(4);
     answer({ ms: 100 + times++ });
   } else {
     answer({});

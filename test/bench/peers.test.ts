@@ -9,7 +9,14 @@ import { besideGroups } from '../../bench/beside.ts';
 import type { BenchGroup } from '../../bench/cases.ts';
 import { type Comparison, medianRatio, prepareContenders } from '../../bench/comparison.ts';
 import { type CaseRecord, comparisonOf, measure } from '../../bench/measure.ts';
-import { chooseEngines, type Peer, type PeerEngine, peerEngines, startPeers } from '../../bench/peerEngines.ts';
+import {
+  chooseEngines,
+  npmReason,
+  type Peer,
+  type PeerEngine,
+  peerEngines,
+  startPeers,
+} from '../../bench/peerEngines.ts';
 import { PeerProcess } from '../../bench/peerProcess.ts';
 import { permute, toHwio, toNchw, toNhwc, toOihw } from '../../bench/peers/serve.ts';
 import { type BenchReport, renderMarkdown, renderTables } from '../../bench/report.ts';
@@ -130,6 +137,7 @@ describe('ratios', () => {
     expect(found.peers).toEqual({ slow: 60, fast: 30, near: 1, host: 2 });
     expect(found.ratio).toBe(10);
     expect(found.ratios).toEqual({ slow: 25, fast: 10, near: 0.5, host: 1 });
+    expect(found.samples).toEqual({ ours: [2, 2, 10], ...Object.fromEntries(times) });
     expect(comparisonOf([1], new Map([['host', [2]]]), outcomes.slice(3, 4)).ratio).toBeNull();
   });
 });
@@ -176,7 +184,7 @@ const report = z.object({
 
 describe('measuring beside engines', () => {
   it('takes turns, and the report has the form that is promised', async () => {
-    const peers = [await fakePeer('fake', 'right'), await fakePeer('false', 'wrong')];
+    const peers = [await fakePeer('fake', 'right'), await fakePeer('false', 'wrong'), await fakePeer('tired', 'tires')];
     const device = await testDevice();
     const options = { rounds: 1, milliseconds: 0, longest: 0, peers };
     const { records, peaks } = await measure(device, [group('doubling')], options);
@@ -211,8 +219,9 @@ describe('measuring beside engines', () => {
     ]);
     const markdown = renderMarkdown(whole);
     expect(markdown).toMatch(/^## lavapipe: paper\n/);
-    expect(markdown).toContain('| work | ours | fake | false | ratio |');
+    expect(markdown).toContain('| work | ours | fake | false | tired | ratio |');
     expect(markdown).toContain('- false, doubling: its result is wrong by 1.0e+0.');
+    expect(markdown).toContain('- tired, doubling: its process ended (exit code 4).');
     expect(markdown).toContain('- fake (fake 1.2.3) on paper');
     expect(renderTables({ records, peaks }, whole.peers)).toContain('The same work in other engines');
   });
@@ -329,6 +338,19 @@ describe('engines', () => {
     for (const [name, version] of Object.entries(dependencies)) {
       expect(packages[`node_modules/${name}`].version).toBe(version);
     }
+  });
+
+  it("are installed, or npm's own words tell why not", () => {
+    const said = [
+      'npm warn deprecated x',
+      'npm error code ECONNREFUSED',
+      'npm error syscall connect',
+      'npm error FetchError: request to http://a/b failed, reason: connect ECONNREFUSED',
+      'npm error A complete log of this run can be found in: /c',
+    ].join('\n');
+    expect(npmReason(said)).toBe('FetchError: request to http://a/b failed, reason: connect ECONNREFUSED');
+    expect(npmReason('npm error code E404\n')).toBe('code E404');
+    expect(npmReason('')).toBeUndefined();
   });
 
   it('get their layouts: axes go there and back', () => {

@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writePng } from '../../src/data/png.ts';
+import { swiftshaderFitsPlatform } from '../../src/gpu/swiftshader.ts';
 import { presetConfig } from '../../src/model/presets.ts';
 import { writeSafetensors } from '../../src/model/safetensors.ts';
 import { noise, removeFolders, temporaryFolder, writeDataset } from '../data/folders.ts';
@@ -371,6 +372,37 @@ describe('evaluate and predict', () => {
     const broken = join(images, 'c.png');
     writeFileSync(broken, readFileSync(join(images, 'a.png')).subarray(0, 40));
     expectRefusal(await predict(weights, images), folder, [broken, 'truncated']);
+  });
+});
+
+describe('--precision', () => {
+  it.skipIf(!swiftshaderFitsPlatform)(
+    'f16 is refused where the adapter has no 16-bit floats, and nothing is written',
+    async () => {
+      const weights = writeWeights(join(temporaryFolder(), 'w.safetensors'), smallestConfig({ numClasses: 2 }), [
+        'round',
+      ]);
+      const images = temporaryFolder();
+      writePng(join(images, 'a.png'), 12, 10, noise(12, 10, 1));
+      const folder = temporaryFolder();
+      const out = join(folder, 'out');
+      const precision = ['--precision', 'f16', '--adapter', 'swiftshader'];
+      const commands = [
+        ['train', '--out', out],
+        ['predict', '--weights', weights, '--images', images, '--out', out],
+        ['evaluate', '--weights', weights, '--data', good(), '--json', out],
+      ];
+      for (const args of commands) {
+        const answer = await command(...args, ...precision);
+        expectRefusal(answer, folder, ['--precision f16', 'SwiftShader', 'shader-f16', '--precision f32']);
+      }
+    },
+  );
+
+  it('must be one that there is', async () => {
+    const { code, error } = await command('train', '--precision', 'f64');
+    expect(code).toBe(2);
+    expect(error).toContain("'f64' is invalid");
   });
 });
 

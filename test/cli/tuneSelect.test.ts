@@ -109,6 +109,9 @@ describe('select', () => {
     expect(selected).toMatchObject({ metric: 'iouMap', previous: null, path: best(run) });
     expect(readFileSync(best(run))).toEqual(expected);
     expect(stateBest(run)).toEqual(stateBest(masks));
+    // What people read of the run follows.
+    expect(JSON.parse(readFileSync(join(run, 'scores.json'), 'utf8'))).toHaveProperty('perClass');
+    expect(readFileSync(join(run, 'report.html'), 'utf8')).toContain('<h1');
   });
 
   it('goes by another metric, tells the run’s state, and the run goes on from there', async () => {

@@ -3,7 +3,7 @@ import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { UserError } from '../../src/cli/errors.ts';
 import { NO_AUGMENTATION } from '../../src/data/augmentations.ts';
 import { type Dataset, loadSample, openDataset } from '../../src/data/dataset.ts';
-import { type Batch, Loader, type LoaderOptions } from '../../src/data/loader.ts';
+import { type Batch, Loader, type LoaderOptions, startSampleThreads } from '../../src/data/loader.ts';
 import { Random } from '../../src/data/random.ts';
 import { removeFolders, writeDataset } from './folders.ts';
 
@@ -74,6 +74,25 @@ describe('Loader', () => {
       .filter(({ image }) => String(plain.get(image.id)) !== String(image.data));
     expect(changed.length).toBeGreaterThan(0);
     expect(changed.length).toBeLessThan(14);
+  });
+
+  it('loads the same by threads that loaders share, which outlive them and an epoch that was left', async () => {
+    const dataset = cells();
+    const options = { dataset, shuffle: true, augmentation: FLIPS };
+    const threads = startSampleThreads(2);
+    try {
+      const own = await epoch(loaderOf({ ...options, workers: 1 }));
+      const left = new Loader({ ...options, batchSize: 1, random: 3, workers: threads });
+      for await (const _ of left) break;
+      await left.close();
+      for (let repeat = 0; repeat < 2; repeat++) {
+        const loader = new Loader({ ...options, batchSize: 3, random: 11, workers: threads });
+        expect(await epoch(loader)).toEqual(own);
+        await loader.close();
+      }
+    } finally {
+      await threads.close();
+    }
   });
 
   it('leaves crowds out for training and gives them for evaluation, in whatever thread', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Random } from '../../src/data/random.ts';
 import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, LoadedImage, Target } from '../../src/data/types.ts';
@@ -155,6 +155,19 @@ describe('predict', () => {
     expect(await model.predict([scene.image, other.image])).toEqual(found);
   });
 
+  it('reads the detections back at once, and then their masks', async () => {
+    const other = picture(50, 60, [[5, 5, 30, 30]], 3);
+    for (const [masks, expected] of [
+      [false, 1],
+      [true, 3],
+    ] as const) {
+      const model = await build({ masks, boxScoreThresh: 0.01 });
+      const before = device.gpu.counters().readbacks;
+      await model.predict([scene.image, other.image]);
+      expect(device.gpu.counters().readbacks - before).toBe(expected);
+    }
+  });
+
   it('gives boxes and masks at the size asked for', async () => {
     const model = await build({ boxScoreThresh: 0.01 });
     const [own] = await model.predict([scene.image]);
@@ -184,7 +197,7 @@ describe('predict', () => {
 });
 
 describe('freezeBackbone', () => {
-  /** Loss, gradients by name and the bytes in use before the backward pass. */
+  /** Loss, gradients by name, the bytes in use before the backward pass, and the kernels of its part in the backbone's body. */
   async function step(trainableLayers: number) {
     const model = new MaskRCNN(smallestConfig());
     model.freezeBackbone(trainableLayers);
@@ -195,10 +208,17 @@ describe('freezeBackbone', () => {
       const result = await model.trainingLosses([scene.image], [scene.target], { order: identity });
       const saved = device.gpu.counters().inUse - before;
       const total = Object.values(result).reduce((sum, loss) => add(sum, loss));
+      const kernels = new Map<string, number>();
+      const original = device.gpu.dispatch;
+      const dispatch = vi.spyOn(device.gpu, 'dispatch').mockImplementation((...given) => {
+        kernels.set(device.gpu.label, (kernels.get(device.gpu.label) ?? 0) + 1);
+        original.apply(device.gpu, given);
+      });
       device.backward(total);
+      dispatch.mockRestore();
       const gradients = new Map<string, Float32Array>();
       for (const name of model.state.parameters.names) gradients.set(name, await model.state.readGradient(name));
-      return { loss: await total.item(), gradients, saved };
+      return { loss: await total.item(), gradients, saved, body: kernels.get('backbone.body, backward') ?? 0 };
     });
   }
 
@@ -215,6 +235,10 @@ describe('freezeBackbone', () => {
     for (const [name, gradient] of some.gradients) expect(gradient, name).toEqual(all.gradients.get(name));
     expect(some.saved).toBeLessThan(all.saved);
     expect(none.saved).toBeLessThan(some.saved);
+    // Kernels of the body's backward pass: none for what is frozen.
+    expect(some.body).toBeGreaterThan(0);
+    expect(some.body).toBeLessThan(all.body);
+    expect(none.body).toBe(0);
   });
 
   it('refuses other numbers, and what has been allocated', async () => {

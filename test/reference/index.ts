@@ -49,6 +49,7 @@ export const references: Record<string, Reference> = {
   narrow,
   permute,
   reshape,
+  cast: ({ x }) => x,
   roi_align: roiAlign,
   multiscale_roi_align: multiScaleRoiAlign,
   softmax,

@@ -31,6 +31,7 @@ describe('completeTrainOptions', () => {
       resize: 0.5,
       seed: 2021,
       batchSize: 2,
+      validationBatchSize: null,
     });
     // 12 of the 72 synthetic images.
     expect(completeTrainOptions({}).validation).toBeCloseTo(12 / 72, 12);
@@ -53,6 +54,7 @@ describe('completeTrainOptions', () => {
       predictResize: null,
       epochs: 10,
       batchSize: 2,
+      validationBatchSize: null,
       lr: 0.02,
       momentum: 0.9,
       weightDecay: 1e-4,

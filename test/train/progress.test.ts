@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { startProgress } from '../../src/train/progress.ts';
+import { noteProgress, startProgress } from '../../src/train/progress.ts';
 
 describe('startProgress', () => {
   let written: string;
@@ -53,5 +53,23 @@ describe('startProgress', () => {
     progress.stop();
     expect(written).toContain('Epoch 1/2');
     expect(written).toContain('2/4 · 2 s left · loss 0.75 = mask 0.75');
+  });
+
+  it('shows a note beside the innermost operation under way', () => {
+    process.stderr.isTTY = false;
+    noteProgress('nobody hears this');
+    const outer = startProgress('Epoch 1/2', 10);
+    outer.update(3);
+    const inner = startProgress('Validation', 5);
+    vi.advanceTimersByTime(20_000);
+    noteProgress('compiling kernels, 7 so far');
+    inner.stop();
+    inner.stop();
+    noteProgress('compiling kernels, 8 so far');
+    outer.stop();
+    noteProgress('nobody hears this');
+    expect(written).toBe(
+      'Validation 0/5, ? left: compiling kernels, 7 so far\nEpoch 1/2 3/10, 47 s left: compiling kernels, 8 so far\n',
+    );
   });
 });

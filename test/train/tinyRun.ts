@@ -101,5 +101,7 @@ export function smallestRun(data: string, out: string, given: GivenTrainOptions 
   });
   const planned = planRun(options, data, out);
   const numClasses = planned.dataset.classes.length + 1;
-  return { ...planned, model: new MaskRCNN(smallestConfig({ ...options.model, numClasses })) };
+  const model = new MaskRCNN(smallestConfig({ ...options.model, numClasses }));
+  model.precision = options.precision;
+  return { ...planned, model };
 }

@@ -4,8 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { bytesSource } from '../../../src/model/checkpoints/byteSource.ts';
 import { openWeights, type WeightsFile } from '../../../src/model/checkpoints/weightsFile.ts';
 import { type LazyTensor, writeSafetensorsTo, writeTorchTo } from '../../../src/model/checkpoints/writeWeights.ts';
-import { decodeInto, elementCount, encodeValues, numberToHalf } from '../../../src/model/dtypes.ts';
+import { decodeInto, elementCount, encodeValues } from '../../../src/model/dtypes.ts';
 import { encodeSafetensors } from '../../../src/model/safetensorsFormat.ts';
+import { numberToHalf } from '../../../src/tensor/halves.ts';
 import { fixturePath } from './fixtures.ts';
 
 const writers = { safetensors: writeSafetensorsTo, torch: writeTorchTo };
