@@ -58,24 +58,6 @@ describe.skipIf(!existsSync(join(goldens, 'ops/case.json')))('the golden cases h
     expect(total).toBeGreaterThan(least);
   });
 
-  test.each(['tiny-basic', 'tiny-batchnorm'])(
-    '%s in parts, where one binding holds 448 KiB',
-    { timeout: 600_000 },
-    async (name) => {
-      const { gpu } = await testDevice();
-      const { bindingLimit } = gpu;
-      const before = gpu.counters().parts;
-      gpu.bindingLimit = 448 * 1024;
-      try {
-        const { off } = await verify(join(goldens, name));
-        expect(off).toEqual([]);
-      } finally {
-        gpu.bindingLimit = bindingLimit;
-      }
-      expect(gpu.counters().parts - before).toBeGreaterThan(20);
-    },
-  );
-
   test('and each changed value of a model case is found', { timeout: 600_000 }, async () => {
     const changed = [
       'train.features.1',
