@@ -1,6 +1,9 @@
 import type { OpenedDevice } from './adapter.ts';
+import { BatchData } from './batchData.ts';
 import { BindGroupCache } from './bindGroups.ts';
+import { copyToTexture } from './copyToTexture.ts';
 import { DerivedCache } from './derived.ts';
+import { type Dispatch, gridOf, holdsHalves, partsOf, RANGE_ALIGNMENT, resourcesOf } from './dispatch.ts';
 import { GpuError } from './gpuError.ts';
 import {
   BufferPool,
@@ -8,32 +11,15 @@ import {
   MemoryLedger,
   type PooledBuffer,
   type PooledTexture,
-  TEXTURE_WIDTH,
   type TexelBytes,
   TexturePool,
 } from './pool.ts';
 import type { Profiler } from './profiler.ts';
-import { ELEMENT_BYTES, type Flags, type Program, textureFormat, workgroupsFor } from './program.ts';
+import { type Flags, type Program, textureFormat } from './program.ts';
 import { type Compiled, ProgramCache, type ProgramUse } from './programCache.ts';
 
+export { type Bindable, type BufferSource, RANGE_ALIGNMENT } from './dispatch.ts';
 export { GpuError } from './gpuError.ts';
-
-/** Anything that stands for a pooled buffer: a `PooledBuffer` itself, or a tensor. One of dtype `f16` holds halves, see `halves.ts`. */
-export type BufferSource = PooledBuffer | { readonly buffer: PooledBuffer; readonly dtype?: string };
-
-/** What a binding takes: a texture where the program declares one, else a buffer. */
-export type Bindable = BufferSource | PooledTexture;
-
-export interface Dispatch<F extends Flags, B extends string, U extends string> {
-  flags?: F;
-  /** One for each binding. */
-  buffers: Readonly<Record<B, Bindable>>;
-  uniforms: Readonly<Record<U, number>>;
-  /** Number of workgroups (folded into y beyond the limit), or the grid itself. Nothing is dispatched when it is empty. */
-  workgroups: number | readonly [number, number, number];
-  /** Multiplications and additions, for the profiler. */
-  flops?: number;
-}
 
 export interface GpuCounters extends MemoryCounters {
   dispatches: number;
@@ -48,24 +34,10 @@ export interface GpuCounters extends MemoryCounters {
   parts: number;
 }
 
-/** Ranges of storage buffers begin at multiples of so many bytes; no device asks for more (`minStorageBufferOffsetAlignment`). */
-export const RANGE_ALIGNMENT = 256;
-
 /** More save submits, but the device begins later after a readback; measured, 48 is no worse than 128. A profiler must have as many slots. */
 const DISPATCHES_PER_SUBMIT = 48;
-const UNIFORM_BYTES = 64 * 1024;
-/** Host data that one submit carries along; more is written by itself. */
-const UPLOAD_BYTES = 256 * 1024;
 /** What derived operands may take beside a training step's own memory. */
 const DERIVED_BYTES = 192 * 1024 * 1024;
-
-function pooled(source: Bindable): PooledBuffer | PooledTexture {
-  return 'buffer' in source ? source.buffer : source;
-}
-
-function holdsHalves(source: Bindable): boolean {
-  return 'texelBytes' in source ? source.texelBytes === 8 : 'dtype' in source && source.dtype === 'f16';
-}
 
 /**
  * The device: compiled programs, one open command encoder, uniforms, pooled buffers, readback. It knows no tensors.
@@ -99,14 +71,7 @@ export class Gpu {
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
-  #uniformBuffer: GPUBuffer;
-  #uniformData = new ArrayBuffer(UNIFORM_BYTES);
-  #uniformView = new DataView(this.#uniformData);
-  #uniformUsed = 0;
-  #uniformAlign: number;
-  #uploadBuffer: GPUBuffer;
-  #uploadData = new Uint8Array(UPLOAD_BYTES);
-  #uploadUsed = 0;
+  #data: BatchData;
   #checks = new Set<Promise<void>>();
   #failure: GpuError | null = null;
   #closed = false;
@@ -118,7 +83,6 @@ export class Gpu {
     const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
     this.bindingLimit =
       Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / RANGE_ALIGNMENT) * RANGE_ALIGNMENT;
-    this.#uniformAlign = this.device.limits.minUniformBufferOffsetAlignment;
     this.#programs = new ProgramCache(this.device, (verdict) =>
       this.#check(
         verdict.then((error) => {
@@ -127,16 +91,7 @@ export class Gpu {
         }),
       ),
     );
-    this.#uniformBuffer = this.device.createBuffer({
-      size: UNIFORM_BYTES,
-      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-      label: 'uniforms',
-    });
-    this.#uploadBuffer = this.device.createBuffer({
-      size: UPLOAD_BYTES,
-      usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
-      label: 'uploads',
-    });
+    this.#data = new BatchData(this.device);
     this.pool = new BufferPool(
       this.#ledger,
       (size) => {
@@ -296,23 +251,13 @@ export class Gpu {
             : { buffer: resource.gpuBuffer, offset: resource.offset, size: Math.min(resource.size, this.bindingLimit) },
       }));
       if (compiled.uniforms.length > 0) {
-        entries.push({ binding: 0, resource: { buffer: this.#uniformBuffer, offset: 0, size: compiled.uniformBytes } });
+        entries.push({
+          binding: 0,
+          resource: { buffer: this.#data.uniformBuffer, offset: 0, size: compiled.uniformBytes },
+        });
       }
       return this.device.createBindGroup({ layout: compiled.layout, entries });
     });
-  }
-
-  #grid(workgroups: number | readonly [number, number, number], name: string): readonly [number, number, number] {
-    const limit = this.limits.maxComputeWorkgroupsPerDimension;
-    if (typeof workgroups === 'number') {
-      if (workgroups <= limit) return [workgroups, workgroups > 0 ? 1 : 0, 1];
-      const y = Math.ceil(workgroups / limit);
-      return [Math.ceil(workgroups / y), y, 1];
-    }
-    if (workgroups.some((count) => count > limit)) {
-      throw new Error(`${name}: grid ${workgroups.join('×')} passes the limit of ${limit} workgroups per dimension.`);
-    }
-    return workgroups;
   }
 
   /** Appends one dispatch to the open encoder. */
@@ -321,46 +266,35 @@ export class Gpu {
     options: Dispatch<F, B, U>,
   ): void {
     this.throwIfFailed();
-    const [x, y, z] = this.#grid(options.workgroups, program.name);
+    const limit = this.limits.maxComputeWorkgroupsPerDimension;
+    const [x, y, z] = gridOf(options.workgroups, limit, program.name);
     if (x * y * z === 0) return;
     let halves = '';
     for (const name in options.buffers) if (holdsHalves(options.buffers[name])) halves += `${name} `;
     const compiled = this.#programs.get(program as unknown as Program<F>, options.flags ?? ({} as F), halves);
-    const oversized: string[] = [];
-    const resources = compiled.bindings.map(({ name, writes, type }) => {
-      const source = options.buffers[name as B];
-      if (!source) throw new Error(`${program.name}: the binding ${name} was given no buffer.`);
-      const resource = pooled(source);
-      if ('view' in resource !== (type === 'texture'))
-        throw new Error(`${program.name}: the binding ${name} takes a ${type === 'texture' ? 'texture' : 'buffer'}.`);
-      if ('contents' in resource && resource.bytes > this.bindingLimit) oversized.push(name);
+    const resources = resourcesOf(program.name, compiled, options.buffers);
+    compiled.bindings.forEach(({ writes }, index) => {
+      const resource = resources[index];
       if (writes && 'contents' in resource) this.derived.forget(resource.contents);
-      return resource;
     });
-    if (oversized.length > 0) {
-      this.#dispatchParts(program, options, compiled, resources, oversized);
+    const parts = partsOf(program, options, compiled, resources, this.bindingLimit, (buffer, offset, bytes) =>
+      this.pool.range(buffer, offset, bytes),
+    );
+    if (parts) {
+      for (const part of parts) {
+        this.countPart();
+        this.dispatch(program, part);
+      }
       return;
     }
-    const slot = Math.ceil(Math.max(compiled.uniformBytes, 16) / this.#uniformAlign) * this.#uniformAlign;
-    if (this.#uniformUsed + slot > UNIFORM_BYTES || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
+    if (!this.#data.uniformsFit(compiled.uniformBytes) || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
     const group = this.#bindGroup(compiled, resources);
     const pass = this.#profiler
       ? this.#timedPass(this.#profiler, compiled, resources, options.flops)
       : this.#openPass();
     pass.setPipeline(compiled.pipeline);
     if (compiled.uniforms.length > 0) {
-      const offset = this.#uniformUsed;
-      compiled.uniforms.forEach(([name, type], index) => {
-        const value = options.uniforms[name as U];
-        if (value === undefined || Number.isNaN(value))
-          throw new Error(`${program.name}: the uniform ${name} is ${value}.`);
-        const at = offset + index * 4;
-        if (type === 'f32') this.#uniformView.setFloat32(at, value, true);
-        else if (type === 'i32') this.#uniformView.setInt32(at, value, true);
-        else this.#uniformView.setUint32(at, value, true);
-      });
-      this.#uniformUsed += slot;
-      pass.setBindGroup(0, group, [offset]);
+      pass.setBindGroup(0, group, [this.#data.putUniforms(program.name, compiled.uniforms, options.uniforms)]);
     } else {
       pass.setBindGroup(0, group);
     }
@@ -368,49 +302,6 @@ export class Gpu {
     if (this.#profiler) this.#endPass();
     this.#pending++;
     this.#counts.dispatches++;
-  }
-
-  /** An elementwise dispatch in runs of elements, each of which the adapter binds at once. */
-  #dispatchParts<F extends Flags, B extends string, U extends string>(
-    program: Program<F, B, U>,
-    options: Dispatch<F, B, U>,
-    { bindings }: Compiled,
-    resources: readonly (PooledBuffer | PooledTexture)[],
-    oversized: readonly string[],
-  ): void {
-    const { elementwise = [] } = program;
-    const whole = oversized.find((name) => !elementwise.includes(name as NoInfer<B>));
-    if (whole !== undefined) {
-      const { bytes } = resources[bindings.findIndex(({ name }) => name === whole)] as PooledBuffer;
-      throw new GpuError(
-        'out-of-memory',
-        `${program.name} needs all ${bytes} bytes of ${whole} at once, but this adapter binds at most ${this.bindingLimit}; use smaller images, batches or detections.`,
-      );
-    }
-    const isHalf = (name: string): boolean => holdsHalves(options.buffers[name as B]);
-    const split = bindings.flatMap(({ name, type }, index) =>
-      type !== 'texture' && elementwise.includes(name as NoInfer<B>)
-        ? [{ name, buffer: resources[index] as PooledBuffer, width: ELEMENT_BYTES[type] / (isHalf(name) ? 2 : 1) }]
-        : [],
-    );
-    const count = options.uniforms['count' as U];
-    const widths = split.map(({ width }) => width);
-    const aligned = RANGE_ALIGNMENT / Math.min(...widths);
-    const run = Math.max(Math.floor(this.bindingLimit / Math.max(...widths) / aligned), 1) * aligned;
-    for (let first = 0; first < count; first += run) {
-      const length = Math.min(run, count - first);
-      const ranges = split.map(({ name, buffer, width }) => {
-        const range = this.pool.range(buffer, first * width, Math.min(length * width, buffer.size - first * width));
-        return [name, isHalf(name) ? { buffer: range, dtype: 'f16' } : range];
-      });
-      this.countPart();
-      this.dispatch(program, {
-        ...options,
-        buffers: { ...options.buffers, ...Object.fromEntries(ranges) },
-        uniforms: { ...options.uniforms, count: length },
-        workgroups: workgroupsFor(length),
-      });
-    }
   }
 
   #open(): GPUCommandEncoder {
@@ -456,17 +347,10 @@ export class Gpu {
     this.#encoder = null;
     this.#profiler?.resolve(encoder);
     this.#guarded('validation', 'Submitting commands', () => {
-      if (this.#uniformUsed > 0) {
-        this.device.queue.writeBuffer(this.#uniformBuffer, 0, this.#uniformData, 0, this.#uniformUsed);
-      }
-      if (this.#uploadUsed > 0) {
-        this.device.queue.writeBuffer(this.#uploadBuffer, 0, this.#uploadData, 0, this.#uploadUsed);
-      }
+      this.#data.write(this.device.queue);
       this.device.queue.submit([encoder.finish()]);
     });
     this.#pending = 0;
-    this.#uniformUsed = 0;
-    this.#uploadUsed = 0;
     this.#counts.submits++;
   }
 
@@ -495,20 +379,7 @@ export class Gpu {
   copyToTexture(from: PooledBuffer, to: PooledTexture, texels: number): void {
     if (texels === 0) return;
     this.#endPass();
-    const source = { buffer: from.gpuBuffer, bytesPerRow: TEXTURE_WIDTH * to.texelBytes };
-    const rows = Math.floor(texels / TEXTURE_WIDTH);
-    const rest = texels % TEXTURE_WIDTH;
-    const encoder = this.#open();
-    if (rows > 0) {
-      encoder.copyBufferToTexture({ ...source, offset: from.offset }, { texture: to.gpuTexture }, [
-        TEXTURE_WIDTH,
-        rows,
-      ]);
-    }
-    if (rest > 0) {
-      const offset = from.offset + rows * source.bytesPerRow;
-      encoder.copyBufferToTexture({ ...source, offset }, { texture: to.gpuTexture, origin: [0, rows] }, [rest, 1]);
-    }
+    copyToTexture(this.#open(), from, to, texels);
   }
 
   /**
@@ -521,14 +392,11 @@ export class Gpu {
     this.derived.forget(buffer.contents);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     const start = buffer.offset + offset;
-    const padded = Math.ceil(bytes.byteLength / 4) * 4;
-    if (this.#encoder && padded <= UPLOAD_BYTES - this.#uploadUsed) {
-      const from = this.#uploadUsed;
-      this.#uploadUsed += padded;
-      this.#uploadData.fill(0, this.#uploadUsed - 4, this.#uploadUsed);
-      this.#uploadData.set(bytes, from);
+    const upload = this.#encoder ? this.#data.putUpload(bytes) : null;
+    if (upload) {
+      const { offset: from, length } = upload;
       this.#endPass();
-      this.#encoder.copyBufferToBuffer(this.#uploadBuffer, from, buffer.gpuBuffer, start, padded);
+      this.#open().copyBufferToBuffer(this.#data.uploadBuffer, from, buffer.gpuBuffer, start, length);
       return;
     }
     this.flush();
