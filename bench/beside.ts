@@ -70,7 +70,7 @@ function convolution(
   atLeast?: number,
   channels?: number,
 ): BenchGroup {
-  const name = `${describeConv(shape)}, ${titles[results.join()]}`;
+  const name = `${describeConv({ ...shape, in: channels ?? shape.in })}, ${titles[results.join()]}`;
   const goal = atLeast === undefined ? undefined : webgpuGoal(name, atLeast);
   return convolutionWork({ table: TABLE, name, shape, results, channels, goal });
 }

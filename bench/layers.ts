@@ -82,7 +82,8 @@ const ROIS = 64;
 export function layerGroups(): BenchGroup[] {
   const layers = resnet50Layers(ROIS).map(({ name, shape, uses }) => {
     const stem = name.endsWith('.conv1') && shape.kernel === 7;
-    return { name: `layer ${name} ${describeConv(shape)}`, shape, uses, channels: stem ? IMAGE_CHANNELS : shape.in };
+    const channels = stem ? IMAGE_CHANNELS : shape.in;
+    return { name: `layer ${name} ${describeConv({ ...shape, in: channels })}`, shape, uses, channels };
   });
   return [
     ...layers.map((layer) => convolutionWork({ ...layer, table: `${TABLE}, forward`, results: ['y'] })),

@@ -90,12 +90,11 @@ function trainingGroup(setting: Setting): BenchGroup {
       // So small a rate that the model, and with it the work of a step, stays what it is.
       const options = { lr: 1e-5, momentum: 0.9, weightDecay: 1e-4, clipNorm: 10 };
       const run = async (): Promise<void> => {
-        const { values } = await trainStep(model, batch, (n) => random.permutation(n), options);
+        const { values } = await trainStep(model, batch, { kind: 'random', seed: random.uint32() }, options);
         values.dispose();
       };
       const losses = async (): Promise<Float32Array> => {
-        const sampler = new Random(11);
-        const { values } = await validationLosses(model, batch, (n) => sampler.permutation(n));
+        const { values } = await validationLosses(model, batch, { kind: 'random', seed: 11 });
         return values.floats();
       };
       return {

@@ -1,3 +1,4 @@
+import type { MaskRCNN } from '../model/maskRcnn.ts';
 import type { Device } from '../tensor/device.ts';
 import {
   adapterMemory,
@@ -6,6 +7,7 @@ import {
   type MemoryPlan,
   planPrediction,
   planTraining,
+  predictionWork,
   workOf,
 } from '../train/memoryPlan.ts';
 import type { Run } from '../train/run.ts';
@@ -16,13 +18,31 @@ export async function sayPlan(device: Device, run: Run, mode: 'train' | 'predict
   const work = workOf(run);
   const plan =
     mode === 'train' ? await planTraining(device, run.model, work) : await planPrediction(device, run.model, work);
-  const { line, exceeds } = describePlan(mode === 'train' ? 'Training' : 'Prediction', plan, adapterMemory(device));
-  say(line);
-  if (exceeds && mode === 'train') {
+  if (sayLine(mode === 'train' ? 'Training' : 'Prediction', plan, device) && mode === 'train') {
     const less = run.options.checkpointActivations ? '' : '--checkpoint-activations, ';
     say(`Less is needed with ${less}a smaller --batch-size, or a smaller --resize or minSize.`);
   }
   return plan;
+}
+
+/** Tells what predicting the files of a folder will need, before the model is on the device. */
+export async function sayPredictionPlan(
+  device: Device,
+  model: MaskRCNN,
+  files: readonly { width: number; height: number }[],
+  settings: { resize: number; batchSize: number },
+): Promise<void> {
+  const work = predictionWork(files, settings, model.config);
+  if (sayLine('Prediction', await planPrediction(device, model, work), device)) {
+    say('Less is needed with a smaller --batch-size or --resize.');
+  }
+}
+
+/** Says a plan; true where the adapter has too little for it. */
+function sayLine(what: string, plan: MemoryPlan, device: Device): boolean {
+  const { line, exceeds } = describePlan(what, plan, adapterMemory(device));
+  say(line);
+  return exceeds;
 }
 
 /** Tells the most that was held, beside the plan. */

@@ -12,6 +12,7 @@ import { parseShard, type Shard, WHOLE } from '../predict/shards.ts';
 import type { Device } from '../tensor/device.ts';
 import type { ForeignOptions } from '../train/weightsInfo.ts';
 import { openModel, type StoredModel } from './loadModel.ts';
+import { sayPredictionPlan } from './memoryLines.ts';
 import { parseCount, parsePositive, parsePositiveCount } from './numbers.ts';
 import { detectionWork } from './programList.ts';
 import { adapterOption, interruptible, precisionOption, say, tunerOption, withDevice } from './session.ts';
@@ -122,6 +123,7 @@ export async function predict({ stored, run }: Prediction, device?: Device): Pro
   try {
     const open = async () => {
       if (device === undefined) throw new Error('predict: images are left, but there is no device');
+      await sayPredictionPlan(device, stored.model, files, run.header);
       await stored.allocate(device);
       return { model: stored.model, thresholds: stored.info.thresholds };
     };

@@ -4,6 +4,7 @@ import { openCompetition } from './formats/competition.ts';
 import { openLabelImages } from './formats/labels.ts';
 import { recognizeDataset } from './formats/recognize.ts';
 import { imageStem, readImage } from './images.ts';
+import { maskBox } from './maskBox.ts';
 import { maskResizer } from './resize.ts';
 import { rleRuns } from './rle.ts';
 import { type ScaledImage, scaleImage } from './scaledImage.ts';
@@ -11,6 +12,7 @@ import { makeTarget } from './target.ts';
 import type { Sample } from './types.ts';
 
 export { COMPETITION_CLASSES } from './formats/classes.ts';
+export { maskBox } from './maskBox.ts';
 export { resizedSide, type ScaledImage } from './scaledImage.ts';
 
 /** One cell. */
@@ -177,30 +179,4 @@ function drawResized(
   }
   resize(scratch, Math.floor(first / width), Math.ceil(end / width), out);
   scratch.fill(0, first, end);
-}
-
-/**
- * The bounding box of a mask, corners inclusive (the notebook's `get_box`): xmin, ymin, xmax, ymax.
- *
- * @param mask [height, width], covered where not 0
- * @returns undefined for an empty mask
- */
-export function maskBox(mask: Uint8Array, width: number, height: number): [number, number, number, number] | undefined {
-  let xmin = width;
-  let xmax = -1;
-  let ymin = -1;
-  let ymax = -1;
-  for (let y = 0; y < height; y++) {
-    const row = mask.subarray(y * width, (y + 1) * width);
-    let x = 0;
-    while (x < width && row[x] === 0) x++;
-    if (x === width) continue;
-    if (ymin < 0) ymin = y;
-    ymax = y;
-    if (x < xmin) xmin = x;
-    let last = width - 1;
-    while (row[last] === 0) last--;
-    if (last > xmax) xmax = last;
-  }
-  return ymax < 0 ? undefined : [xmin, ymin, xmax, ymax];
 }

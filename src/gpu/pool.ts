@@ -40,7 +40,7 @@ export interface MemoryCounters {
   peakInUse: number;
   /** Bytes of all that exist on the device: on loan or waiting in the pool. */
   held: number;
-  /** The most `held` has ever been. */
+  /** The most `held` has been since the peaks were last forgotten. */
   peakHeld: number;
   /** How many have ever been created; flat from step to step after warm-up. */
   created: number;
@@ -101,9 +101,10 @@ export class MemoryLedger {
     if (total > (this.#peakByTag.get(tag) ?? 0)) this.#peakByTag.set(tag, total);
   }
 
-  /** The peaks of what is in use start again from what is now. */
+  /** The peaks start again from what is now. */
   forgetPeaks(): void {
     this.#counts.peakInUse = this.#counts.inUse;
+    this.#counts.peakHeld = this.#counts.held;
     this.#peakByTag.clear();
     for (const [tag, bytes] of this.#byTag) this.#peakByTag.set(tag, bytes);
   }

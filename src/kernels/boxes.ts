@@ -79,22 +79,21 @@ export function clipBoxesToImage(boxes: Tensor, [height, width]: readonly [numbe
  * With widths w, heights h and centres c of proposals p and truths t:
  *   code = (wx (ctx - cpx) / wp, wy (cty - cpy) / hp, ww log(wt / wp), wh log(ht / hp))
  */
+export const encodeWgsl = `
+fn encodeBox(t: vec4f, p: vec4f, weights: vec4f) -> vec4f {
+  let sides = p.zw - p.xy;
+  let truthSides = t.zw - t.xy;
+  let centre = p.xy + 0.5 * sides;
+  let truthCentre = t.xy + 0.5 * truthSides;
+  return vec4f(weights.xy * (truthCentre - centre) / sides, weights.zw * log(truthSides / sides));
+}
+`;
+
 const encodeProgram = defineProgram({
   name: 'encodeBoxes',
   uniforms: { count: 'u32', wx: 'f32', wy: 'f32', ww: 'f32', wh: 'f32' },
   bindings: { reference: ['read', 'vec4f'], proposals: ['read', 'vec4f'], y: ['write', 'vec4f'] },
-  code: () =>
-    perElement(`
-    let p = proposals[i];
-    let t = reference[i];
-    let sides = p.zw - p.xy;
-    let truthSides = t.zw - t.xy;
-    let centre = p.xy + 0.5 * sides;
-    let truthCentre = t.xy + 0.5 * truthSides;
-    y[i] = vec4f(
-      vec2f(u.wx, u.wy) * (truthCentre - centre) / sides,
-      vec2f(u.ww, u.wh) * log(truthSides / sides),
-    );`),
+  code: () => encodeWgsl + perElement('y[i] = encodeBox(reference[i], proposals[i], vec4f(u.wx, u.wy, u.ww, u.wh));'),
 });
 
 /**

@@ -6,8 +6,35 @@ import { reduceSum } from './reduce.ts';
 /*
  * Each loss is one number: the terms are computed by one kernel and summed in a fixed order. The mean over no terms is 0 with
  * a graph (torch gives NaN): a batch without positives is an ordinary batch in detection.
+ *
+ * Lists made on the device are padded, so means may ignore entries: each term is written with whether it counts (1 or 0), both are
+ * summed, and the quotient and 1 / count stay on the device, where the gradient needs the latter.
  */
 const meanScale = (terms: number): number => (terms > 0 ? 1 / terms : 1);
+
+const countedMeanProgram = defineProgram({
+  name: 'countedMean',
+  uniforms: { count: 'u32' },
+  bindings: { sums: 'read', mean: 'write', scale: 'write' },
+  code: () =>
+    perElement(`
+    scale[0] = 1.0 / max(sums[1], 1.0);
+    mean[0] = sums[0] / max(sums[1], 1.0);`),
+});
+
+/** The mean of terms [2, n]: values (0 where they do not count), and 1 where they do. `scale` is what each has in the mean. */
+function countedMean(terms: Tensor): { mean: Tensor; scale: Tensor } {
+  const { device } = terms;
+  const sums = reduceSum(terms, [false, true], [2]);
+  const mean = device.empty([]);
+  const scale = device.empty([]);
+  device.gpu.dispatch(countedMeanProgram, { buffers: { sums, mean, scale }, uniforms: { count: 1 }, workgroups: 1 });
+  sums.dispose();
+  return { mean, scale };
+}
+
+/** The label of rows that cross entropy ignores: torch's `ignore_index`. */
+export const IGNORED_LABEL = -100;
 
 /*
  * Cross entropy: l_n = log Σ_c e^(x_nc) - x_n,label, with the largest logit taken out of the sum. The sum's logarithm is kept
@@ -30,19 +57,22 @@ const crossEntropyProgram = defineProgram({
     let label = labels[i];
     var term = bitcast<f32>(u.nanBits);
     if (label >= 0 && u32(label) < u.classes) { term = logSum - logits[row + u32(label)]; }
-    terms[i] = term;`),
+    if (label == ${IGNORED_LABEL}) { term = 0.0; }
+    terms[i] = term;
+    terms[u.count + i] = select(1.0, 0.0, label == ${IGNORED_LABEL});`),
 });
 
 const crossEntropyBackwardProgram = defineProgram({
   name: 'crossEntropyBackward',
-  uniforms: { count: 'u32', classes: 'u32', scale: 'f32', accumulate: 'u32' },
-  bindings: { logits: 'read', labels: ['read', 'i32'], logSums: 'read', dy: 'read', dx: 'write' },
+  uniforms: { count: 'u32', classes: 'u32', accumulate: 'u32' },
+  bindings: { logits: 'read', labels: ['read', 'i32'], logSums: 'read', dy: 'read', scale: 'read', dx: 'write' },
   code: () =>
     perElement(`
     let row = i / u.classes;
     let probability = exp(logits[i] - logSums[row]);
     let hit = select(0.0, 1.0, labels[row] == i32(i % u.classes));
-    dx[i] = select(0.0, dx[i], u.accumulate == 1u) + dy[0] * u.scale * (probability - hit);`),
+    let slope = select(dy[0] * scale[0] * (probability - hit), 0.0, labels[row] == ${IGNORED_LABEL});
+    dx[i] = select(0.0, dx[i], u.accumulate == 1u) + slope;`),
 });
 
 const crossEntropyOperator = defineOperator<{ logits: Tensor; labels: Tensor }, Record<string, never>>({
@@ -54,23 +84,22 @@ const crossEntropyOperator = defineOperator<{ logits: Tensor; labels: Tensor }, 
     expectShape(fits, 'cross_entropy', 'labels', `i32[${rows}]`, labels);
     const { device } = logits;
     const logSums = device.empty([rows]);
-    const terms = device.empty([rows]);
+    const terms = device.empty([2, rows]);
     device.gpu.dispatch(crossEntropyProgram, {
       buffers: { logits, labels, logSums, terms },
       uniforms: { count: rows, classes, nanBits: 0x7fc00000 },
       workgroups: workgroupsFor(rows),
     });
-    const output = reduceSum(terms, [true], [], { scale: meanScale(rows) });
+    const { mean, scale } = countedMean(terms);
     terms.dispose();
-    return { output, saved: { logits, labels, logSums } };
+    return { output: mean, saved: { logits, labels, logSums, scale } };
   },
-  backward: ({ saved: { logits, labels, logSums }, upstream }) => ({
+  backward: ({ saved: { logits, labels, logSums, scale }, upstream }) => ({
     logits: (into) => {
       const dx = into ?? logits.device.empty(logits.shape);
-      const [rows, classes] = logits.shape;
       logits.device.gpu.dispatch(crossEntropyBackwardProgram, {
-        buffers: { logits, labels, logSums, dy: upstream, dx },
-        uniforms: { count: dx.size, classes, scale: meanScale(rows), accumulate: into ? 1 : 0 },
+        buffers: { logits, labels, logSums, dy: upstream, scale, dx },
+        uniforms: { count: dx.size, classes: logits.shape[1], accumulate: into ? 1 : 0 },
         workgroups: workgroupsFor(dx.size),
       });
       return dx;
@@ -81,19 +110,28 @@ const crossEntropyOperator = defineOperator<{ logits: Tensor; labels: Tensor }, 
       inputs: { logits: { shape: [9, 4], range: [-3, 3] }, labels: { shape: [9], dtype: 'i32', range: [0, 4] } },
       params: {},
     },
+    {
+      inputs: {
+        logits: { shape: [5, 3], range: [-3, 3] },
+        labels: { shape: [5], dtype: 'i32', values: [2, IGNORED_LABEL, 0, 1, IGNORED_LABEL] },
+      },
+      params: {},
+    },
   ],
 });
 
 /**
- * Mean over rows of -log softmax(logits)[label]: logits [N, C], labels i32[N] in 0 … C - 1. A label outside gives NaN (the
- * device cannot throw). No rows: 0 (torch: NaN). Source: torch.nn.functional.cross_entropy.
+ * Mean over rows of -log softmax(logits)[label]: logits [N, C], labels i32[N] in 0 … C - 1. Rows of the label -100
+ * (`IGNORED_LABEL`) add nothing and are not counted; any other label outside gives NaN (the device cannot throw). No rows: 0
+ * (torch: NaN). Source: torch.nn.functional.cross_entropy.
  */
 export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
   return crossEntropyOperator({ logits, labels }, {});
 }
 
 /*
- * Elementwise losses. Binary cross entropy of logit x and target t: max(x, 0) - x t + log(1 + e^-|x|), gradient σ(x) - t.
+ * Elementwise losses. Binary cross entropy of logit x and target t: max(x, 0) - x t + log(1 + e^-|x|), gradient σ(x) - t; with a
+ * target below 0 the term does not count.
  * Smooth L1 of d = input - target: d² / (2 beta) where |d| < beta, else |d| - beta / 2; gradient d / beta there, else sign(d).
  */
 const TERMS = {
@@ -114,45 +152,54 @@ const termsProgram = defineProgram({
     perElement(`
     let a = input[i];
     let b = goal[i];
-    terms[i] = ${TERMS[loss]};`),
+    let term = ${TERMS[loss]};
+    ${
+      loss === 'bce'
+        ? `terms[i] = select(term, 0.0, b < 0.0);
+    terms[u.count + i] = select(1.0, 0.0, b < 0.0);`
+        : 'terms[i] = term;'
+    }`),
 });
 
 const slopesProgram = defineProgram({
   name: 'elementwiseLossBackward',
   uniforms: { count: 'u32', beta: 'f32', scale: 'f32', accumulate: 'u32' },
-  bindings: { input: 'read', goal: 'read', dy: 'read', dx: 'write' },
+  bindings: { input: 'read', goal: 'read', dy: 'read', scale: 'read', dx: 'write' },
   code: ({ loss }: LossFlags) =>
     perElement(`
     let a = input[i];
     let b = goal[i];
-    dx[i] = select(0.0, dx[i], u.accumulate == 1u) + dy[0] * u.scale * (${SLOPES[loss]});`),
+    let slope = dy[0] * ${loss === 'bce' ? 'scale[0]' : 'u.scale'} * (${SLOPES[loss]});
+    dx[i] = select(0.0, dx[i], u.accumulate == 1u) + ${loss === 'bce' ? 'select(slope, 0.0, b < 0.0)' : 'slope'};`),
 });
 
-function lossOf(flags: LossFlags, input: Tensor, goal: Tensor, beta: number, scale: number): Tensor {
+/** The terms [n], or with whether they count [2, n]. */
+function termsOf(flags: LossFlags, input: Tensor, goal: Tensor, beta: number): Tensor {
   const { device } = input;
-  const terms = device.empty([input.size]);
+  const terms = device.empty(flags.loss === 'bce' ? [2, input.size] : [input.size]);
   device.gpu.dispatch(termsProgram, {
     flags,
     buffers: { input, goal, terms },
     uniforms: { count: input.size, beta },
     workgroups: workgroupsFor(input.size),
   });
-  const output = reduceSum(terms, [true], [], { scale });
-  terms.dispose();
-  return output;
+  return terms;
 }
 
+/** `scale`: what each term has in the loss; for `bce` a tensor. */
 function slopeOf(
   flags: LossFlags,
   { input, goal, dy }: { input: Tensor; goal: Tensor; dy: Tensor },
-  { beta, scale }: { beta: number; scale: number },
+  { beta, scale }: { beta: number; scale: number | Tensor },
   into?: Tensor,
 ): Tensor {
   const dx = into ?? input.device.empty(input.shape);
+  const onHost = typeof scale === 'number';
   input.device.gpu.dispatch(slopesProgram, {
     flags,
-    buffers: { input, goal, dy, dx },
-    uniforms: { count: input.size, beta, scale, accumulate: into ? 1 : 0 },
+    // The scale that the loss does not take from a buffer must still be bound.
+    buffers: { input, goal, dy, scale: onHost ? dy : scale, dx },
+    uniforms: { count: input.size, beta, scale: onHost ? scale : 1, accumulate: into ? 1 : 0 },
     workgroups: workgroupsFor(input.size),
   });
   return dx;
@@ -167,14 +214,14 @@ const bceOperator = defineOperator<{ logits: Tensor; targets: Tensor }, Record<s
   name: 'binary_cross_entropy_with_logits',
   forward({ logits, targets }) {
     expectSameShape('binary_cross_entropy_with_logits', 'targets', logits, targets);
-    const output = lossOf({ loss: 'bce' }, logits, targets, 1, meanScale(logits.size));
-    return { output, saved: { logits, targets } };
+    const terms = termsOf({ loss: 'bce' }, logits, targets, 1);
+    const { mean, scale } = countedMean(terms);
+    terms.dispose();
+    return { output: mean, saved: { logits, targets, scale } };
   },
-  backward: ({ saved: { logits, targets }, upstream }) => ({
-    logits: (into) => {
-      const settings = { beta: 1, scale: meanScale(logits.size) };
-      return slopeOf({ loss: 'bce' }, { input: logits, goal: targets, dy: upstream }, settings, into);
-    },
+  backward: ({ saved: { logits, targets, scale }, upstream }) => ({
+    logits: (into) =>
+      slopeOf({ loss: 'bce' }, { input: logits, goal: targets, dy: upstream }, { beta: 1, scale }, into),
   }),
   examples: [
     {
@@ -184,12 +231,20 @@ const bceOperator = defineOperator<{ logits: Tensor; targets: Tensor }, Record<s
       },
       params: {},
     },
+    {
+      inputs: {
+        logits: { shape: [6], range: [-6, 6] },
+        targets: { shape: [6], values: [1, -1, 0.25, 0, -1, 1], differentiable: false },
+      },
+      params: {},
+    },
   ],
 });
 
 /**
  * Mean of the binary cross entropy of σ(logits) and targets (in 0 … 1, of the same shape, constant), in a form that does not
- * overflow. No elements: 0 (torch: NaN). Source: torch.nn.functional.binary_cross_entropy_with_logits.
+ * overflow. Elements with a target below 0 add nothing and are not counted. No elements: 0 (torch: NaN).
+ * Source: torch.nn.functional.binary_cross_entropy_with_logits.
  */
 export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor): Tensor {
   return bceOperator({ logits, targets }, {});
@@ -210,7 +265,9 @@ const smoothL1Operator = defineOperator<{ input: Tensor; target: Tensor }, Smoot
   forward({ input, target }, params) {
     expectSameShape('smooth_l1_loss', 'target', input, target);
     if (!(params.beta > 0)) throw new Error(`smooth_l1_loss: beta: expected a number above 0, got ${params.beta}.`);
-    const output = lossOf({ loss: 'smoothL1' }, input, target, params.beta, smoothL1Scale(params, input.size));
+    const terms = termsOf({ loss: 'smoothL1' }, input, target, params.beta);
+    const output = reduceSum(terms, [true], [], { scale: smoothL1Scale(params, input.size) });
+    terms.dispose();
     return { output, saved: { input, target } };
   },
   backward: ({ params, saved: { input, target }, upstream }) => {

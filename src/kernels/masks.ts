@@ -1,61 +1,15 @@
 import type { MaskCrop } from '../data/types.ts';
-import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { defineProgram, perElement } from '../gpu/program.ts';
 import { expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { poolLevel, roiGeometry } from './roiPooling.ts';
 
 /*
- * Masks between images and boxes. Truth masks are pooled into M × M targets by ROIAlign; predicted M × M probabilities are
- * pasted into the image's pixels:
+ * Predicted M × M probabilities are pasted into the image's pixels:
  *   1. a mask gets a border of one 0 on each side, and its box grows by (M + 2) / M about its centre, cut to whole pixels;
  *   2. the bordered mask is resized to the box (bilinear, corners not aligned), at x: (x - x0 + ½) · (M + 2) / w - ½;
  *   3. what lies outside the image is dropped.
  * Only the pixels inside boxes are computed and read back: dense masks of 540 instances would take 540 times the image.
  */
-const roisProgram = defineProgram({
-  name: 'matchedRois',
-  uniforms: { count: 'u32' },
-  bindings: { boxes: ['read', 'vec4f'], matched: ['read', 'i32'], rois: 'write' },
-  code: () =>
-    perElement(`
-    rois[i * 5u] = f32(matched[i]);
-    for (var c = 0u; c < 4u; c++) { rois[i * 5u + 1u + c] = boxes[i][c]; }`),
-});
-
-/**
- * Targets of the mask loss: of the truth masks [n, H, W] (0 or 1) the one `matched[k]` (i32[K]), averaged over the M × M bins
- * of box k ([K, 4] xmin, ymin, xmax, ymax in pixels of the masks): [K, M, M] in 0 … 1. No gradient. A box matched to no mask
- * of the n (such as -1) gives zeros.
- * Source: torchvision's `project_masks_on_boxes` (roi_heads.py): roi_align with scale 1, adaptive sampling, not aligned.
- */
-export function projectMasksOnBoxes(masks: Tensor, boxes: Tensor, matched: Tensor, M: number): Tensor {
-  const name = 'projectMasksOnBoxes';
-  expectShape(masks.rank === 3, name, 'masks', '[n, H, W]', masks);
-  expectShape(boxes.rank === 2 && boxes.shape[1] === 4, name, 'boxes', '[K, 4]', boxes);
-  const count = boxes.shape[0];
-  const fits = matched.dtype === 'i32' && matched.rank === 1 && matched.size === count;
-  expectShape(fits, name, 'matched', `i32[${count}]`, matched);
-  const { device } = masks;
-  const [n, height, width] = masks.shape;
-  if (masks.size === 0) return device.zeros([count, M, M]);
-  const y = device.empty([count, M, M, 1]);
-  const rois = device.empty([count, 5]);
-  device.gpu.dispatch(roisProgram, {
-    buffers: { boxes, matched, rois },
-    uniforms: { count },
-    workgroups: workgroupsFor(count),
-  });
-  const geometry = roiGeometry(rois, n, { outputSize: M, samplingRatio: 0, aligned: false, scales: [1], areas: [] });
-  rois.dispose();
-  const maps = masks.view([n, height, width, 1]);
-  poolLevel(maps, geometry, 0, y);
-  maps.dispose();
-  geometry.dispose();
-  const targets = device.adopt(y.view([count, M, M]));
-  y.dispose();
-  return targets;
-}
-
 /** A rectangle of whole pixels. */
 export interface PixelRegion {
   x: number;

@@ -12,6 +12,8 @@ import { boxGeometryWgsl, expectBoxes } from './boxes.ts';
  */
 export const BELOW_LOW_THRESHOLD = -1;
 export const BETWEEN_THRESHOLDS = -2;
+/** What `matchBoxes` gives a place where there is no box. */
+export const NO_BOX = -3;
 
 export interface MatcherParams {
   /** Qualities from here up are matches. */
@@ -114,9 +116,10 @@ export function matcher(quality: Tensor, params: MatcherParams): Tensor {
  */
 const matchProgram = defineProgram({
   name: 'matchBoxes',
-  uniforms: { count: 'u32', truths: 'u32', high: 'f32', low: 'f32', restore: 'u32', collect: 'u32' },
+  uniforms: { count: 'u32', n: 'u32', sameBoxes: 'u32', high: 'f32', low: 'f32', restore: 'u32', collect: 'u32' },
   bindings: {
     gt: ['read', 'vec4f'],
+    ranges: ['read', 'u32'],
     boxes: ['read', 'vec4f'],
     maximum: ['write', 'atomic<u32>'],
     matches: ['write', 'i32'],
@@ -125,12 +128,15 @@ const matchProgram = defineProgram({
     boxGeometryWgsl +
     decideWgsl +
     perElement(`
-    let box = boxes[i];
+    let image = i / u.n;
+    let box = boxes[select(i, i % u.n, u.sameBoxes == 1u)];
     let area = boxArea(box);
+    let first = ranges[image];
+    let end = ranges[image + 1u];
     var best = 0u;
-    var bestTruth = 0u;
+    var bestTruth = first;
     var restored = false;
-    for (var g = 0u; g < u.truths; g++) {
+    for (var g = first; g < end; g++) {
       let truth = gt[g];
       let q = bitcast<u32>(intersectionOverUnion(truth, box, boxArea(truth), area));
       if (u.collect == 1u) {
@@ -144,34 +150,47 @@ const matchProgram = defineProgram({
         if (u.restore == 1u) { restored = restored || q == atomicLoad(&maximum[g]); }
       }
     }
-    if (u.collect == 0u) { matches[i] = decide(bitcast<f32>(best), bestTruth, restored); }`),
+    if (u.collect == 0u) {
+      var found = decide(bitcast<f32>(best), bestTruth, restored);
+      if (first == end) { found = ${BELOW_LOW_THRESHOLD}; }
+      if (box.z < box.x) { found = ${NO_BOX}; }
+      matches[i] = found;
+    }`),
 });
 
 /**
  * `matcher(boxIou(gt, boxes), params)` without ever storing the G × N matrix: IoU, arg-max and the maximum of each truth
- * are computed as they are needed.
+ * are computed as they are needed. Several sets (images) at once have their truths one after another in `gt`.
  *
- * @param gt f32 [G, 4] truths in pixels
- * @param boxes f32 [N, 4] anchors or proposals in pixels
- * @returns i32 [N], see `matcher`; all -1 when G is 0
+ * @param gt f32 [G, 4] truths in pixels, of all sets
+ * @param boxes f32 [N, 4] anchors or proposals in pixels, the same for every set; or [R, N, 4], those of each set, where a box
+ * whose right side lies left of its left side stands for none
+ * @param ranges u32 [R + 1]: set r has the truths `ranges[r]` up to `ranges[r + 1]`; without it there is one set with all of them
+ * @returns i32 [N], or [R, N] with `ranges`; see `matcher`: rows of `gt` for matches, -1 for all boxes of a set without truths, -3
+ * where there is no box
  */
-export function matchBoxes(gt: Tensor, boxes: Tensor, params: MatcherParams): Tensor {
+export function matchBoxes(gt: Tensor, boxes: Tensor, params: MatcherParams, ranges?: Tensor): Tensor {
   expectBoxes('matchBoxes', 'gt', gt, 'f32 [G, 4]', 2);
-  expectBoxes('matchBoxes', 'boxes', boxes, 'f32 [N, 4]', 2);
   const { device } = gt;
+  const sets = ranges ? ranges.size - 1 : 1;
+  const shared = boxes.rank === 2;
+  if (shared) expectBoxes('matchBoxes', 'boxes', boxes, 'f32 [N, 4]', 2);
+  else expectBoxes('matchBoxes', 'boxes', boxes, `f32 [N, 4] or [${sets}, N, 4]`, 3, sets);
+  const n = boxes.shape[boxes.rank - 2];
   const truths = gt.shape[0];
-  const matches = device.empty([boxes.shape[0]], 'i32');
-  if (truths === 0) return unmatched(matches);
+  const matches = device.empty(ranges ? [sets, n] : [n], 'i32');
   const maximum = device.zeros([truths], 'u32');
-  const uniforms = { count: boxes.shape[0], truths, ...thresholds('matchBoxes', params) };
+  const whole = ranges ?? device.tensor(Uint32Array.of(0, truths), [2]);
+  const uniforms = { count: sets * n, n, sameBoxes: shared ? 1 : 0, ...thresholds('matchBoxes', params) };
   for (const collect of params.allowLowQualityMatches ? [1, 0] : [0]) {
     device.gpu.dispatch(matchProgram, {
-      buffers: { gt, boxes, maximum, matches },
+      buffers: { gt, ranges: whole, boxes, maximum, matches },
       uniforms: { ...uniforms, collect },
-      workgroups: workgroupsFor(boxes.shape[0]),
+      workgroups: workgroupsFor(sets * n),
     });
   }
   maximum.dispose();
+  if (!ranges) whole.dispose();
   return matches;
 }
 

@@ -19,6 +19,9 @@ const ROWS = 4;
 const WORDS = 2048;
 const SCAN_LANES = 64;
 
+/** What the masks of several sets take together; a single set may take more. */
+const MASK_BYTES = 64 * 2 ** 20;
+
 /** The most boxes of one set: their removed bits must fit in workgroup memory (the mask would take 512 MB). */
 const MAX_BOXES = WORDS * 32;
 
@@ -44,18 +47,23 @@ const eachRow = (text: (row: number) => string): string =>
 
 const overlapMask = defineProgram({
   name: 'nmsMask',
-  uniforms: { n: 'u32', words: 'u32', threshold: 'f32' },
-  bindings: { sorted: ['read', 'vec4f'], sortedIdxs: ['read', 'i32'], mask: ['write', 'u32'] },
+  uniforms: { n: 'u32', words: 'u32', threshold: 'f32', firstSet: 'u32' },
+  bindings: {
+    order: ['read', 'vec2u'],
+    sorted: ['read', 'vec4f'],
+    sortedIdxs: ['read', 'i32'],
+    mask: ['write', 'u32'],
+  },
   // A lane compares several rows with each column that it loads: loads are what a software adapter pays for. Columns are read straight from
   // the buffer, all lanes the same one: caches serve that, and a barrier costs more than it would save.
   code: ({ batched }: { batched: boolean }) => `${boxGeometryWgsl}
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let start = group.z * u.n;
+  let start = (u.firstSet + group.z) * u.n;
   let firstRow = group.y * ${LANES * ROWS}u;
   let first = group.x * 32u;
-  // Rows beyond the word's last column lie below the diagonal: nobody reads their bits.
-  if (firstRow < first + 32u) {
+  // Rows beyond the word's last column lie below the diagonal, and dropped boxes come last: nobody reads their bits.
+  if (firstRow < first + 32u && order[start + max(firstRow, first)].x < ${DROPPED_KEY}u) {
 ${eachRow(
   (r) => `    let row${r} = firstRow + ${r * LANES}u + lane;
     let at${r} = start + min(row${r}, u.n - 1u);
@@ -75,7 +83,7 @@ ${eachRow((r) => {
   return `      bits${r} |= select(0u, bit, ${batched ? `(${overlaps}) & (id == id${r})` : overlaps});`;
 })}
     }
-${eachRow((r) => `    if (row${r} < u.n) { mask[at${r} * u.words + group.x] = bits${r} & beyond(row${r}, first); }`)}
+${eachRow((r) => `    if (row${r} < u.n) { mask[(group.z * u.n + row${r}) * u.words + group.x] = bits${r} & beyond(row${r}, first); }`)}
   }
 }
 // The bits of a word of columns from 'first' that lie behind the diagonal in this row.
@@ -87,7 +95,7 @@ fn beyond(row: u32, first: u32) -> u32 {
 
 const scan = defineProgram({
   name: 'nmsScan',
-  uniforms: { n: 'u32', words: 'u32', limit: 'u32' },
+  uniforms: { n: 'u32', words: 'u32', limit: 'u32', firstSet: 'u32' },
   bindings: {
     order: ['read', 'vec2u'],
     mask: ['read', 'u32'],
@@ -102,17 +110,18 @@ var<workgroup> keptBits: u32;
 
 @compute @workgroup_size(${SCAN_LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let start = group.x * u.n;
-  let out = group.x * u.limit;
+  let start = (u.firstSet + group.x) * u.n;
+  let rows = group.x * u.n;
+  let out = (u.firstSet + group.x) * u.limit;
   for (var w = lane; w < u.words; w += ${SCAN_LANES}u) { removed[w] = 0u; }
   var kept = 0u;
   for (var word = 0u; word < u.words; word++) {
     if (lane < 32u) {
       let row = word * 32u + lane;
       let inside = row < u.n;
-      let at = start + min(row, u.n - 1u);
-      diagonal[lane] = mask[at * u.words + word];
-      absent[lane] = select(1u, 0u, inside && order[at].x < ${DROPPED_KEY}u);
+      let at = min(row, u.n - 1u);
+      diagonal[lane] = mask[(rows + at) * u.words + word];
+      absent[lane] = select(1u, 0u, inside && order[start + at].x < ${DROPPED_KEY}u);
     }
     workgroupBarrier();
     if (lane == 0u) {
@@ -140,14 +149,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       while (left != 0u) {
         let b = firstTrailingBit(left);
         left &= left - 1u;
-        gone |= mask[(start + word * 32u + b) * u.words + w];
+        gone |= mask[(rows + word * 32u + b) * u.words + w];
       }
       removed[w] = gone;
     }
     workgroupBarrier();
   }
   for (var place = kept + lane; place < u.limit; place += ${SCAN_LANES}u) { indices[out + place] = -1; }
-  if (lane == 0u) { count[group.x] = kept; }
+  if (lane == 0u) { count[u.firstSet + group.x] = kept; }
 }`,
 });
 
@@ -210,18 +219,23 @@ function suppress(
     uniforms: { count: rows * n, n, batched: idxs ? 1 : 0 },
     workgroups: workgroupsFor(rows * n),
   });
-  const mask = device.empty([rows, n, words], 'u32');
-  device.gpu.dispatch(overlapMask, {
-    flags: { batched: idxs !== null },
-    buffers: { sorted, sortedIdxs, mask },
-    uniforms: { n, words, threshold: floorToFloat32(iouThreshold) },
-    workgroups: [words, Math.ceil(n / (LANES * ROWS)), rows],
-  });
-  device.gpu.dispatch(scan, {
-    buffers: { order, mask, indices, count },
-    uniforms: { n, words, limit },
-    workgroups: [rows, 1, 1],
-  });
+  // As many sets at a time as fit into the memory of the masks.
+  const together = Math.min(rows, Math.max(1, Math.floor(MASK_BYTES / (n * words * 4))));
+  const mask = device.empty([together, n, words], 'u32');
+  for (let firstSet = 0; firstSet < rows; firstSet += together) {
+    const some = Math.min(together, rows - firstSet);
+    device.gpu.dispatch(overlapMask, {
+      flags: { batched: idxs !== null },
+      buffers: { order, sorted, sortedIdxs, mask },
+      uniforms: { n, words, threshold: floorToFloat32(iouThreshold), firstSet },
+      workgroups: [words, Math.ceil(n / (LANES * ROWS)), some],
+    });
+    device.gpu.dispatch(scan, {
+      buffers: { order, mask, indices, count },
+      uniforms: { n, words, limit, firstSet },
+      workgroups: [some, 1, 1],
+    });
+  }
   for (const temporary of [order, sorted, sortedIdxs, mask]) temporary.dispose();
   return { indices, count };
 }

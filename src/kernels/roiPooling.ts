@@ -82,7 +82,8 @@ ${perElement(`
     geometry[2u * i + 1u] = vec4f(samples, floor(image), level);`)}`,
 });
 
-const weightWgsl = `
+/** WGSL: `axisWeight`, the w of the head of this file. */
+export const weightWgsl = `
 fn samplePlace(first: f32, step: f32, k: f32) -> f32 { return first + (k + 0.5) * step; }
 
 // w(b, cell); 'last' is the map's last cell on this axis.
@@ -104,6 +105,18 @@ fn axisWeight(start: f32, bin: f32, samples: f32, b: f32, cell: f32, last: f32) 
   }
   return sum / max(samples, 1.0);
 }`;
+
+/** WGSL after `weightWgsl`: `cellsOf`, the cells in which a bin's weights are not 0. */
+export const cellsWgsl = `
+// The first and last cell that samples of bin b can reach.
+fn cellsOf(start: f32, bin: f32, samples: f32, b: f32, last: f32) -> vec2u {
+  let first = start + b * bin;
+  let step = bin / max(samples, 1.0);
+  let near = samplePlace(first, step, 0.0);
+  let far = samplePlace(first, step, max(samples, 1.0) - 1.0);
+  return vec2u(vec2f(clamp(floor(min(near, far)), 0.0, last), clamp(floor(max(near, far)) + 1.0, 0.0, last)));
+}
+`;
 
 /** How channels are spread over invocations: `unroll` groups of one or four channels each. */
 interface Lanes extends Record<string, string | number | boolean> {
@@ -143,14 +156,7 @@ const poolProgram = defineProgram({
     ({ geometry: ['read', 'vec4f'], x: ['read', element], y: ['write', element] }) as const,
   code: ({ element, unroll }) => `
 ${weightWgsl}
-// The first and last cell that samples of bin b can reach.
-fn cellsOf(start: f32, bin: f32, samples: f32, b: f32, last: f32) -> vec2u {
-  let first = start + b * bin;
-  let step = bin / max(samples, 1.0);
-  let near = samplePlace(first, step, 0.0);
-  let far = samplePlace(first, step, max(samples, 1.0) - 1.0);
-  return vec2u(vec2f(clamp(floor(min(near, far)), 0.0, last), clamp(floor(max(near, far)) + 1.0, 0.0, last)));
-}
+${cellsWgsl}
 ${perElement(`
     let lane = i % u.lanes;
     let run = i / u.lanes % u.runs;

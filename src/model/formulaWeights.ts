@@ -1,5 +1,7 @@
+import type { SampleOrder } from '../kernels/sampler.ts';
+
 /**
- * Weights and permutations by formula: the golden cases' published format (`hash_uniform`, `formula_weight` and
+ * Weights and orders of sampling by formula: the golden cases' published format (`hash_uniform`, `formula_weight` and
  * `permutation` of goldens/make_goldens.py). Both sides compute them, so no weights need be stored. All arithmetic is
  * float64, rounded once to float32.
  */
@@ -87,11 +89,10 @@ export function formulaWeight(
 export const goldenPermutationKinds = ['identity', 'reversed', 'hashed'] as const;
 export type GoldenPermutationKind = (typeof goldenPermutationKinds)[number];
 
-/** [n] what stands for `torch.randperm(n)`: 0 … n-1, n-1 … 0, or the stable argsort of `hashUniform('randperm', n, seed)`. */
-export function goldenPermutation(kind: GoldenPermutationKind, n: number, seed: number): Int32Array<ArrayBuffer> {
-  const order = Int32Array.from({ length: n }, (_, i) => i);
-  if (kind === 'identity') return order;
-  if (kind === 'reversed') return order.reverse();
-  const u = hashUniform('randperm', n, seed);
-  return order.sort((a, b) => u[a] - u[b] || a - b);
+/**
+ * What stands for `torch.randperm`: 0 … n-1, n-1 … 0, or the stable argsort of `hashUniform('randperm', n, seed)`, whose order is
+ * that of its 32-bit hashes.
+ */
+export function goldenSampleOrder(kind: GoldenPermutationKind, seed: number): SampleOrder {
+  return kind === 'hashed' ? { kind, start: hashStart('randperm', seed) } : { kind };
 }

@@ -2,6 +2,7 @@ import type { Random } from '../data/random.ts';
 import type { Detections, LoadedImage, Target } from '../data/types.ts';
 import { cast } from '../kernels/cast.ts';
 import { pasteMasks } from '../kernels/masks.ts';
+import type { SampleOrder } from '../kernels/sampler.ts';
 import { narrow } from '../kernels/shape.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -12,9 +13,8 @@ import { type Precision, requirePrecision } from './precision.ts';
 import { ResNet } from './resnet.ts';
 import { RoiHeads } from './roiHeads.ts';
 import { RegionProposalNetwork } from './rpn.ts';
-import type { Permutation } from './sampler.ts';
 import { StateDict, type StateSource } from './stateDict.ts';
-import { type ImageBatch, type NetworkTarget, resizeBoxes, transformImages, transformTarget } from './transform.ts';
+import { type ImageBatch, resizeBoxes, transformImages, transformTargets } from './transform.ts';
 
 /** torchvision's names of the losses, in the order of its `maskrcnn_resnet50_fpn`; a box-only model has the first four. */
 export const LOSS_NAMES = [
@@ -27,8 +27,9 @@ export const LOSS_NAMES = [
 export type LossName = (typeof LOSS_NAMES)[number];
 
 export interface TrainingOptions {
-  /** Chooses the sampled anchors and proposals, image by image: positives, then negatives. */
-  permutation: Permutation;
+  /** Which anchors and proposals are sampled. */
+  order: SampleOrder;
+  /** Sees the stages, at the price of readbacks in the middle; without it there are none, but see `RoiHeads.forwardTraining`. */
   observe?: Observer;
 }
 
@@ -128,18 +129,16 @@ export class MaskRCNN {
   async trainingLosses(
     images: readonly LoadedImage[],
     targets: readonly Target[],
-    { permutation, observe }: TrainingOptions,
+    { order, observe }: TrainingOptions,
   ): Promise<Partial<Record<LossName, Tensor>>> {
-    const { batch, features } = await this.#features(images, true, observe);
-    const scaled: NetworkTarget[] = targets.map((target, i) => transformTarget(target, images[i], batch.imageSizes[i]));
     const { device } = this;
-    const rpn = await device.labelled('rpn', () =>
-      this.#rpn.forward(features, batch, { targets: scaled, permutation }, observe),
-    );
+    const truths = transformTargets(device, targets, images, this.config);
+    const { batch, features } = await this.#features(images, true, observe);
+    const rpn = await device.labelled('rpn', () => this.#rpn.forward(features, batch, { truths, order }, observe));
     // The box head looks at the four maps of the pyramid, not at the extra one of the RPN.
     const pyramid = features.slice(0, -1);
     const heads = await device.labelled('roi_heads', () =>
-      this.#roiHeads.forwardTraining(pyramid, rpn.proposals, batch, scaled, permutation, observe),
+      this.#roiHeads.forwardTraining(pyramid, rpn.proposals, batch, { truths, order }, observe),
     );
     return { ...rpn.losses, ...heads };
   }

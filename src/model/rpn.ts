@@ -1,11 +1,14 @@
-import { mul } from '../kernels/arithmetic.ts';
-import { dropBoxes, encodeBoxes } from '../kernels/boxes.ts';
+import { div } from '../kernels/arithmetic.ts';
+import { dropBoxes } from '../kernels/boxes.ts';
 import { cast } from '../kernels/cast.ts';
 import { binaryCrossEntropyWithLogits, smoothL1Loss } from '../kernels/losses.ts';
 import { BELOW_LOW_THRESHOLD, matchBoxes } from '../kernels/matcher.ts';
 import { batchedNms } from '../kernels/nms.ts';
+import type { PaddedBoxes } from '../kernels/padded.ts';
 import { decodeProposals, gatherBoxes } from '../kernels/proposals.ts';
+import { joinSamples, type SampleOrder, samplePositiveNegative } from '../kernels/sampler.ts';
 import { cat, indexSelect, reshape } from '../kernels/shape.ts';
+import { anchorTargets } from '../kernels/targets.ts';
 import { topK } from '../kernels/topK.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -14,9 +17,8 @@ import type { MaskRCNNConfig } from './config.ts';
 import { constant, normal } from './initializers.ts';
 import { Conv2d } from './layers.ts';
 import type { Observer } from './observer.ts';
-import { type Permutation, type Sampled, samplePositiveNegative } from './sampler.ts';
 import type { StateDict } from './stateDict.ts';
-import type { ImageBatch, NetworkTarget } from './transform.ts';
+import type { BatchTruths, ImageBatch } from './transform.ts';
 
 /** Box coder weights of the RPN. */
 const WEIGHTS = [1, 1, 1, 1] as const;
@@ -24,9 +26,15 @@ const WEIGHTS = [1, 1, 1, 1] as const;
 const MIN_SIZE = 1e-3;
 const SMOOTH_L1_BETA = 1 / 9;
 
+/** What a training step knows beside its images. */
+export interface TrainingTruth {
+  truths: BatchTruths;
+  order: SampleOrder;
+}
+
 export interface RpnOutput {
-  /** Per image: xmin, ymin, xmax, ymax in pixels of the batch, best first; [n, 4]. */
-  proposals: Float32Array[];
+  /** xmin, ymin, xmax, ymax in pixels of the batch, best first, image by image. */
+  proposals: PaddedBoxes;
   /** In training: scalars `loss_objectness`, `loss_rpn_box_reg`. */
   losses: Record<string, Tensor>;
 }
@@ -75,12 +83,12 @@ export class RegionProposalNetwork {
 
   /**
    * @param features maps fine to coarse, one anchor size each.
-   * @param targets in training; `permutation` then chooses the sampled anchors.
+   * @param training the truth, in training. Nothing is read back unless somebody observes.
    */
   async forward(
     features: readonly Tensor[],
     batch: ImageBatch,
-    training: { targets: readonly NetworkTarget[]; permutation: Permutation } | null,
+    training: TrainingTruth | null,
     observe?: Observer,
   ): Promise<RpnOutput> {
     const { device } = features[0];
@@ -106,40 +114,35 @@ export class RegionProposalNetwork {
     }
     await observe?.('rpn.anchors', { shape: [anchors.host.length / 4, 4], data: anchors.host });
 
-    const kept = device.noGrad(() =>
+    const proposals = device.noGrad(() =>
       device.scope(() => this.#filter(levels, anchors.tensor, batch, training !== null)),
     );
-    const matches = training?.targets.map(({ boxes }) =>
-      matchBoxes(device.tensor(boxes, [boxes.length / 4, 4]), anchors.tensor, {
-        highThreshold: this.#config.rpnFgIouThresh,
-        lowThreshold: this.#config.rpnBgIouThresh,
-        allowLowQualityMatches: true,
-      }),
-    );
-    const [boxes, counts, ...matched] = await device.readAll([kept.boxes, kept.counts, ...(matches ?? [])]);
-    const rows = kept.boxes.shape[1] * 4;
-    const proposals = Array.from(counts, (n, image) =>
-      (boxes as Float32Array).slice(image * rows, image * rows + n * 4),
-    );
-    for (const [image, data] of proposals.entries())
-      await observe?.(`rpn.proposals.${image}`, { shape: [data.length / 4, 4], data });
-    if (!training) return { proposals, losses: {} };
-    const losses = await this.#losses(levels, anchors, matched as Int32Array[], training, observe);
-    return { proposals, losses };
+    if (observe) {
+      const [boxes, counts] = (await device.readAll([proposals.boxes, proposals.counts])) as [
+        Float32Array,
+        Uint32Array,
+      ];
+      const width = proposals.boxes.shape[1] * 4;
+      for (const [image, n] of counts.entries()) {
+        const data = boxes.slice(image * width, image * width + n * 4);
+        await observe(`rpn.proposals.${image}`, { shape: [n, 4], data });
+      }
+    }
+    return { proposals, losses: training ? await this.#losses(levels, anchors, training, observe) : {} };
   }
 
   /** Top-k per level, decode, clip, drop the small and the unlikely, NMS within levels, best n per image; all on the device. */
   #filter(
     levels: readonly { logits: Tensor; deltas: Tensor }[],
     anchors: Tensor,
-    { imageSizes }: ImageBatch,
+    { sizes }: ImageBatch,
     training: boolean,
-  ): { boxes: Tensor; counts: Tensor } {
+  ): PaddedBoxes {
     const { device } = anchors;
     const config = this.#config;
     const preNms = training ? config.rpnPreNmsTopNTrain : config.rpnPreNmsTopNTest;
     const postNms = training ? config.rpnPostNmsTopNTrain : config.rpnPostNmsTopNTest;
-    const images = imageSizes.length;
+    const images = sizes.shape[0];
     const picked = levels.map(({ logits }) => Math.min(preNms, logits.shape[1]));
     const total = picked.reduce((sum, n) => sum + n, 0);
     const all = {
@@ -147,7 +150,6 @@ export class RegionProposalNetwork {
       scores: device.empty([images, total]),
       levels: device.empty([images, total], 'i32'),
     };
-    const sizes = device.tensor(Float32Array.from(imageSizes.flat()), [images, 2]);
     let firstAnchor = 0;
     let first = 0;
     levels.forEach(({ logits, deltas }, level) => {
@@ -168,67 +170,60 @@ export class RegionProposalNetwork {
   async #losses(
     levels: readonly { logits: Tensor; deltas: Tensor }[],
     anchors: Anchors,
-    matches: readonly Int32Array[],
-    { targets, permutation }: { targets: readonly NetworkTarget[]; permutation: Permutation },
+    { truths, order }: TrainingTruth,
     observe?: Observer,
   ): Promise<Record<string, Tensor>> {
     const { device } = anchors.tensor;
     const config = this.#config;
-    const total = anchors.host.length / 4;
-    const sampled: Sampled[] = [];
-    const positives: number[] = [];
-    const negatives: number[] = [];
-    const reference: number[] = [];
-    const proposals: number[] = [];
-    for (const [image, matched] of matches.entries()) {
-      const labels = matched.map((truth) => (truth >= 0 ? 1 : truth === BELOW_LOW_THRESHOLD ? 0 : -1));
-      await observe?.(`rpn.labels.${image}`, { shape: [total], data: labels });
-      const sample = samplePositiveNegative(
-        labels,
-        config.rpnBatchSizePerImage,
-        config.rpnPositiveFraction,
-        permutation,
-      );
-      sampled.push(sample);
-      for (const index of sample.positive) {
-        positives.push(image * total + index);
-        const truth = matched[index] * 4;
-        reference.push(...targets[image].boxes.subarray(truth, truth + 4));
-        proposals.push(...anchors.host.subarray(index * 4, index * 4 + 4));
+    const matches = matchBoxes(
+      truths.boxes,
+      anchors.tensor,
+      {
+        highThreshold: config.rpnFgIouThresh,
+        lowThreshold: config.rpnBgIouThresh,
+        allowLowQualityMatches: true,
+      },
+      truths.ranges,
+    );
+    const [images, total] = matches.shape;
+    if (observe) {
+      const matched = await matches.ints();
+      for (let image = 0; image < images; image++) {
+        const labels = matched
+          .slice(image * total, (image + 1) * total)
+          .map((truth) => (truth >= 0 ? 1 : truth === BELOW_LOW_THRESHOLD ? 0 : -1));
+        await observe(`rpn.labels.${image}`, { shape: [total], data: labels });
       }
-      for (const index of sample.negative) negatives.push(image * total + index);
     }
-    const rows = [...positives, ...negatives];
     return device.scope(() => {
+      const sampled = samplePositiveNegative(matches, {
+        batchSize: config.rpnBatchSizePerImage,
+        positiveFraction: config.rpnPositiveFraction,
+        order,
+      });
+      const samples = joinSamples(sampled, matches);
+      const { positives, labels, codes } = anchorTargets(samples, anchors.tensor, truths.boxes, WEIGHTS);
       const logits = reshape(
         cat(
           levels.map((level) => level.logits),
           1,
         ),
-        [matches.length * total],
+        [images * total],
       );
       const deltas = reshape(
         cat(
           levels.map((level) => level.deltas),
           1,
         ),
-        [matches.length * total, 4],
+        [images * total, 4],
       );
-      const labels = Float32Array.from(rows, (_, index) => (index < positives.length ? 1 : 0));
-      const objectness = binaryCrossEntropyWithLogits(
-        indexSelect(logits, device.tensor(Int32Array.from(rows), [rows.length], 'i32')),
-        device.tensor(labels, [rows.length]),
-      );
-      const positiveRows = device.tensor(Int32Array.from(positives), [positives.length], 'i32');
-      const shape = [positives.length, 4];
-      const wanted = encodeBoxes(device.tensor(reference, shape), device.tensor(proposals, shape), WEIGHTS);
-      const regression = smoothL1Loss(indexSelect(deltas, positiveRows), wanted, {
+      const regression = smoothL1Loss(indexSelect(deltas, positives), codes, {
         beta: SMOOTH_L1_BETA,
         reduction: 'sum',
       });
       return {
-        loss_objectness: objectness,
-        loss_rpn_box_reg: mul(regression, device.full([], 1 / Math.max(rows.length, 1))),
+        loss_objectness: binaryCrossEntropyWithLogits(indexSelect(logits, samples.rows), labels),
+        loss_rpn_box_reg: div(regression, samples.total),
       };
     });
   }

@@ -1,5 +1,6 @@
 import type { LoadedImage, Target } from '../data/types.ts';
 import { batchImage } from '../kernels/batchImages.ts';
+import { type TruthMasks, uploadTruthMasks } from '../kernels/maskTargets.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
@@ -11,8 +12,9 @@ type TransformConfig = Pick<MaskRCNNConfig, 'minSize' | 'maxSize' | 'imageMean' 
 export interface ImageBatch {
   /** [N, H, W, 4], normalised, zero-padded to multiples of `sizeDivisible`; the fourth channel is 0 (see `batchImage`). */
   tensors: Tensor;
-  /** [height, width] of each image inside the batch, before padding. */
+  /** [height, width] of each image inside the batch, before padding; and the same on the device, f32 [N, 2]. */
   imageSizes: [number, number][];
+  sizes: Tensor;
 }
 
 /**
@@ -41,15 +43,17 @@ export function transformImages(
   const imageSizes = images.map((image) => networkSize(image.height, image.width, config));
   const padded = (axis: 0 | 1): number =>
     Math.ceil(Math.max(...imageSizes.map((size) => size[axis])) / config.sizeDivisible) * config.sizeDivisible;
+  const sizes = device.tensor(Float32Array.from(imageSizes.flat()), [images.length, 2]);
   const tensors = device.scope(() => {
     const batch = device.empty([images.length, padded(0), padded(1), 4], precision);
-    images.forEach((image, index) => {
-      const uploaded = device.tensor(image.data, [image.height, image.width, 3]);
-      batchImage(uploaded, batch, { index, size: imageSizes[index], mean: config.imageMean, std: config.imageStd });
+    // A write submits what has been encoded, so all uploads come before the first dispatch.
+    const uploaded = images.map(({ data, height, width }) => device.tensor(data, [height, width, 3]));
+    uploaded.forEach((image, index) => {
+      batchImage(image, batch, { index, size: imageSizes[index], mean: config.imageMean, std: config.imageStd });
     });
     return batch;
   });
-  return { tensors, imageSizes };
+  return { tensors, imageSizes, sizes };
 }
 
 /** Scales boxes [n, 4] by new / old size per axis in float32 (torchvision's `resize_boxes`). */
@@ -63,43 +67,50 @@ export function resizeBoxes(
   return boxes.map((value, index) => value * (index % 2 === 0 ? ratioX : ratioY));
 }
 
-/** A target at the network's size. Masks stay as loaded; `resizeMask` makes single ones when they are needed. */
-export interface NetworkTarget {
-  boxes: Float32Array;
-  labels: Int32Array;
-  masks: Uint8Array;
-  /** [height, width] of the masks as loaded. */
-  maskSize: [number, number];
+/** The truth of a batch on the device, images one after another: T instances in all. */
+export interface BatchTruths {
+  /** f32 [T, 4] xmin, ymin, xmax, ymax in pixels of the batch. */
+  boxes: Tensor;
+  /** i32 [T]. */
+  labels: Tensor;
+  /** u32 [N + 1]: image n has the instances `ranges[n]` up to `ranges[n + 1]`. */
+  ranges: Tensor;
+  /** The largest number of instances of an image. */
+  most: number;
+  /** Null for a box-only model. */
+  masks: TruthMasks | null;
 }
 
-export function transformTarget(target: Target, image: LoadedImage, size: readonly [number, number]): NetworkTarget {
-  const from: [number, number] = [image.height, image.width];
-  const unchanged = from[0] === size[0] && from[1] === size[1];
+/** Scales the targets to the network's size and uploads them. Masks stay as loaded: see `projectMasksOnBoxes`. */
+export function transformTargets(
+  device: Device,
+  targets: readonly Target[],
+  images: readonly LoadedImage[],
+  config: TransformConfig & Pick<MaskRCNNConfig, 'masks'>,
+): BatchTruths {
+  const scaled = targets.map(({ boxes, labels, masks }, i) => {
+    const size: [number, number] = [images[i].height, images[i].width];
+    const to = networkSize(...size, config);
+    const unchanged = size[0] === to[0] && size[1] === to[1];
+    return { boxes: unchanged ? boxes : resizeBoxes(boxes, size, to), labels, masks, size, networkSize: to };
+  });
+  const counts = scaled.map(({ labels }) => labels.length);
+  const ranges = new Uint32Array(counts.length + 1);
+  counts.forEach((count, i) => {
+    ranges[i + 1] = ranges[i] + count;
+  });
+  const total = ranges[counts.length];
+  const boxes = new Float32Array(total * 4);
+  const labels = new Int32Array(total);
+  scaled.forEach((target, i) => {
+    boxes.set(target.boxes, ranges[i] * 4);
+    labels.set(target.labels, ranges[i]);
+  });
   return {
-    boxes: unchanged ? target.boxes : resizeBoxes(target.boxes, from, size),
-    labels: target.labels,
-    masks: target.masks,
-    maskSize: from,
+    boxes: device.tensor(boxes, [total, 4]),
+    labels: device.tensor(labels, [total]),
+    ranges: device.tensor(ranges, [ranges.length]),
+    most: Math.max(...counts),
+    masks: config.masks ? uploadTruthMasks(device, scaled) : null,
   };
-}
-
-/**
- * One truth mask at the network's size, by nearest neighbour: source = floor(destination · (1 / scale)) as torch's `interpolate`
- * with a recomputed scale factor, where 1 / scale = in / out in float32. [height · width] of 0 and 1.
- */
-export function resizeMask(target: NetworkTarget, index: number, size: readonly [number, number]): Float32Array {
-  const [inHeight, inWidth] = target.maskSize;
-  const [height, width] = size;
-  const stepY = Math.fround(inHeight / height);
-  const stepX = Math.fround(inWidth / width);
-  const columns = Int32Array.from({ length: width }, (_, x) =>
-    Math.min(Math.floor(Math.fround(x * stepX)), inWidth - 1),
-  );
-  const mask = new Float32Array(height * width);
-  const start = index * inHeight * inWidth;
-  for (let y = 0; y < height; y++) {
-    const row = start + Math.min(Math.floor(Math.fround(y * stepY)), inHeight - 1) * inWidth;
-    for (let x = 0; x < width; x++) mask[y * width + x] = target.masks[row + columns[x]];
-  }
-  return mask;
 }

@@ -5,6 +5,7 @@ import type { LoadedImage, Sample } from '../data/types.ts';
 import { countingDevice } from '../gpu/countingDevice.ts';
 import { GradScaler } from '../kernels/gradScaler.ts';
 import { kernelChoice, setKernelChoice } from '../kernels/kernelChoice.ts';
+import type { MaskRCNNConfig } from '../model/config.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
 import type { StateSource } from '../model/stateDict.ts';
 import { networkSize } from '../model/transform.ts';
@@ -110,8 +111,7 @@ export function planTraining(device: Device, like: MaskRCNN, { sizes, truths }: 
   return counted(device, like, async (model) => {
     const scaler = model.precision === 'f16' ? new GradScaler(model.device) : undefined;
     for (let step = 0; step < 2; step++) {
-      const permutation = (n: number) => Int32Array.from({ length: n }, (_, i) => i);
-      const { values } = await trainStep(model, batch, permutation, { ...options, scaler });
+      const { values } = await trainStep(model, batch, { kind: 'identity' }, { ...options, scaler });
       values.dispose();
     }
   });
@@ -129,24 +129,44 @@ export function planPrediction(
   });
 }
 
-/** The most that a step of a run may have to do: all images of a batch are the one that becomes largest in the network. */
-export function workOf({ dataset, options, model }: Run): PlannedWork {
-  const { sizeDivisible } = model.config;
-  const padded = (extent: number): number => Math.ceil(extent / sizeDivisible) * sizeDivisible;
-  const jitter = options.scaleJitter?.[1] ?? 1;
+/** The image size [height, width] that becomes largest in a network. @param loaded the size of a file's image once it is loaded */
+function largestSize<T>(
+  images: readonly T[],
+  loaded: (image: T) => readonly [number, number],
+  config: MaskRCNNConfig,
+): readonly [number, number] {
+  const padded = (extent: number): number => Math.ceil(extent / config.sizeDivisible) * config.sizeDivisible;
   let largest: readonly [number, number] = [1, 1];
   let area = 0;
-  for (const { width, height } of dataset.images) {
-    const most = (side: number, cut: 0 | 1): number =>
-      Math.min(Math.floor(resizedSide(side, options.resize) * jitter), options.crop?.[cut] ?? Number.POSITIVE_INFINITY);
-    const [h, w] = [most(height, 1), most(width, 0)];
-    const [netHeight, netWidth] = networkSize(h, w, model.config);
-    const own = padded(netHeight) * padded(netWidth);
-    if (own > area) {
-      area = own;
-      largest = [h, w];
-    }
+  for (const image of images) {
+    const size = loaded(image);
+    const [height, width] = networkSize(size[0], size[1], config);
+    const own = padded(height) * padded(width);
+    if (own <= area) continue;
+    area = own;
+    largest = size;
   }
+  return largest;
+}
+
+/** The most that a step of a run may have to do: all images of a batch are the one that becomes largest in the network. */
+export function workOf({ dataset, options, model }: Run): PlannedWork {
+  const jitter = options.scaleJitter?.[1] ?? 1;
+  const most = (side: number, cut: 0 | 1): number =>
+    Math.min(Math.floor(resizedSide(side, options.resize) * jitter), options.crop?.[cut] ?? Number.POSITIVE_INFINITY);
+  const largest = largestSize(dataset.images, ({ width, height }) => [most(height, 1), most(width, 0)], model.config);
   const truths = Math.max(...dataset.images.map(({ annotations }) => annotations.length), 0);
   return { sizes: Array.from({ length: options.batchSize }, () => largest), truths };
+}
+
+/** The most that predicting a batch of such image files may have to do. */
+export function predictionWork(
+  files: readonly { width: number; height: number }[],
+  { resize, batchSize }: { resize: number; batchSize: number },
+  config: MaskRCNNConfig,
+): Pick<PlannedWork, 'sizes'> {
+  const loaded = ({ width, height }: { width: number; height: number }) =>
+    [resizedSide(height, resize), resizedSide(width, resize)] as const;
+  const largest = largestSize(files, loaded, config);
+  return { sizes: Array.from({ length: Math.min(batchSize, files.length) }, () => largest) };
 }

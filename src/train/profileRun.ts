@@ -31,11 +31,16 @@ export async function profileRun(run: Run, { mode, steps, warmUp, progress }: Pr
       await model.predict(batch.map(({ image }) => image));
       return;
     }
-    const { values } = await trainStep(model, batch, (n) => random.permutation(n), {
-      ...options,
-      lr: options.lr * 1e-4,
-      scaler,
-    });
+    const { values } = await trainStep(
+      model,
+      batch,
+      { kind: 'random', seed: random.uint32() },
+      {
+        ...options,
+        lr: options.lr * 1e-4,
+        scaler,
+      },
+    );
     await values.data();
     values.dispose();
   };

@@ -1,8 +1,8 @@
 import type { Sample } from '../data/types.ts';
 import type { GradScaler } from '../kernels/gradScaler.ts';
+import type { SampleOrder } from '../kernels/sampler.ts';
 import { sgdStep } from '../kernels/sgd.ts';
 import type { LossName, MaskRCNN } from '../model/maskRcnn.ts';
-import type { Permutation } from '../model/sampler.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 
 export interface StepOptions {
@@ -31,20 +31,26 @@ function stacked(losses: Partial<Record<LossName, Tensor>>): { names: LossName[]
   return { names, list, values };
 }
 
-/** One training step: losses, gradients of their sum, clipping, SGD. Nothing it allocates outlives it but `values`. */
+/**
+ * One training step: losses, gradients of their sum, clipping, SGD. Nothing it allocates outlives it but `values`, and nothing is
+ * read back (but see `RoiHeads.forwardTraining`): the host runs ahead of the device.
+ */
 export function trainStep(
   model: MaskRCNN,
   batch: readonly Sample[],
-  permutation: Permutation,
+  order: SampleOrder,
   { lr, momentum, weightDecay, clipNorm, scaler }: StepOptions,
 ): Promise<StepLosses> {
   const { device } = model;
   const { parameters } = model.state;
   return device.scope(async () => {
-    const losses = await model.trainingLosses(
-      batch.map(({ image }) => image),
-      batch.map(({ target }) => target),
-      { permutation },
+    // A scope of its own: behind it the maps belong to the tape alone, which frees each as soon as the backward pass has used it.
+    const losses = await device.scope(() =>
+      model.trainingLosses(
+        batch.map(({ image }) => image),
+        batch.map(({ target }) => target),
+        { order },
+      ),
     );
     const { names, list, values } = stacked(losses);
     parameters.zeroGrad();
@@ -57,18 +63,14 @@ export function trainStep(
 }
 
 /** Losses of one batch in training form without gradients; running statistics do not move. */
-export function validationLosses(
-  model: MaskRCNN,
-  batch: readonly Sample[],
-  permutation: Permutation,
-): Promise<StepLosses> {
+export function validationLosses(model: MaskRCNN, batch: readonly Sample[], order: SampleOrder): Promise<StepLosses> {
   const { device } = model;
   return device.noGrad(() =>
     device.scope(async () => {
       const losses = await model.trainingLosses(
         batch.map(({ image }) => image),
         batch.map(({ target }) => target),
-        { permutation },
+        { order },
       );
       const { names, values } = stacked(losses);
       return { names, values };

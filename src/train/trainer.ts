@@ -6,6 +6,7 @@ import { Loader, type SampleThreads, startSampleThreads } from '../data/loader.t
 import { Random, type RandomState } from '../data/random.ts';
 import { writeSplitFile } from '../data/splitFile.ts';
 import { GradScaler, type GradScalerState } from '../kernels/gradScaler.ts';
+import type { SampleOrder } from '../kernels/sampler.ts';
 import { type EpochScore, epochScore, isBetter } from './best.ts';
 import { openCheckpoint, rewriteCheckpoint, saveCheckpoint, stateSource } from './checkpoint.ts';
 import { splitOrigin } from './chooseSplit.ts';
@@ -65,6 +66,11 @@ export class Trainer {
 
   #path(file: string): string {
     return join(this.#run.out, file);
+  }
+
+  /** One number a step, so that a resumed run draws what the whole one would have. */
+  #nextOrder(): SampleOrder {
+    return { kind: 'random', seed: this.#samplerRandom.uint32() };
   }
 
   /** Steps since the run began: those of the finished epochs and of the one under way. */
@@ -159,7 +165,7 @@ export class Trainer {
         if (batches++ < first) continue;
         lr = learningRate((epoch - 1) * steps + this.#step, steps, options);
         await this.#profile?.stepBegins();
-        const losses = await trainStep(model, batch, (n) => this.#samplerRandom.permutation(n), {
+        const losses = await trainStep(model, batch, this.#nextOrder(), {
           ...options,
           lr,
           scaler: this.#scaler ?? undefined,

@@ -70,7 +70,7 @@ export async function validateUnless(
   try {
     for await (const batch of loader) {
       const cells = batch.map((sample) => ({ ...sample, target: withoutCrowds(sample.target) }));
-      const losses = await validationLosses(model, cells, (n) => sampler.permutation(n));
+      const losses = await validationLosses(model, cells, { kind: 'random', seed: sampler.uint32() });
       meter.add(
         await readLosses(
           losses,

@@ -254,13 +254,11 @@ export class Contest<C> {
       // What was timed so far still compares.
       if (!(error instanceof OutOfTime)) throw error;
     }
-    for (const [candidate, list] of times) {
+    for (const [candidate, ms] of once) {
       const trial = this.#entries.get(candidate);
-      if (trial && list.length > 0)
-        trial.ms = quantile(
-          list.toSorted((a, b) => a - b),
-          0.5,
-        );
+      const list = (times.get(candidate) ?? []).sort((a, b) => a - b);
+      // The hopeless, and those for which there was no time, have been timed once.
+      if (trial) trial.ms = list.length > 0 ? quantile(list, 0.5) : ms;
     }
   }
 

@@ -5,7 +5,7 @@ import type { LoadedImage, Target } from '../data/types.ts';
 import { add } from '../kernels/arithmetic.ts';
 import { kernelChoice } from '../kernels/kernelChoice.ts';
 import { sgdStep } from '../kernels/sgd.ts';
-import { formulaWeight, goldenPermutation } from '../model/formulaWeights.ts';
+import { formulaWeight, goldenSampleOrder } from '../model/formulaWeights.ts';
 import { MaskRCNN } from '../model/maskRcnn.ts';
 import type { StateValues } from '../model/stateDict.ts';
 import type { Device } from '../tensor/device.ts';
@@ -98,7 +98,7 @@ async function lossesOfStep(
   const { device } = model;
   return device.scope(async () => {
     const losses: Partial<Record<string, Tensor>> = await model.trainingLosses(inputs.images, inputs.targets, {
-      permutation: (n) => goldenPermutation(golden.permutation, n, golden.seed),
+      order: goldenSampleOrder(golden.permutation, golden.seed),
       observe: recorder?.observe,
     });
     const named = golden.lossNames.map((name) => {

@@ -8,7 +8,8 @@ import { convTranspose2d } from '../kernels/convTranspose2d.ts';
 import { interpolateBilinear, interpolateNearest } from '../kernels/interpolate.ts';
 import { linear } from '../kernels/linear.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
-import { denseMasks, pasteMasks, projectMasksOnBoxes } from '../kernels/masks.ts';
+import { denseMasks, pasteMasks } from '../kernels/masks.ts';
+import { projectMasksOnBoxes, uploadTruthMasks } from '../kernels/maskTargets.ts';
 import { matcher } from '../kernels/matcher.ts';
 import { matmul } from '../kernels/matmul.ts';
 import { maxPool2d } from '../kernels/maxPool2d.ts';
@@ -81,6 +82,16 @@ async function pastedMasks(given: OperatorArguments): Promise<HostTensor> {
   const boxes = Float32Array.from(given.host('boxes').data);
   const crops = await pasteMasks(given.device.adopt(masks.view([n, side, side])), boxes, [height, width]);
   return { shape: [n, 1, height, width], data: denseMasks(crops, [height, width]) };
+}
+
+function projectedMasks(given: OperatorArguments): Tensor {
+  const { shape, data } = given.host('gt_masks');
+  const size = [shape[1], shape[2]] as const;
+  const masks = uploadTruthMasks(given.device, [{ masks: Uint8Array.from(data), size, networkSize: size }]);
+  const { data: boxes } = given.host('boxes');
+  const rows = Array.from({ length: boxes.length / 4 }, (_, i) => [0, ...boxes.subarray(i * 4, i * 4 + 4)]);
+  const rois = given.device.tensor(rows.flat(), [rows.length, 5]);
+  return projectMasksOnBoxes(masks, rois, given.tensor('matched'), given.number('M'));
 }
 
 export const operatorRunners: Readonly<Record<string, OperatorRunner>> = {
@@ -265,7 +276,6 @@ export const operatorRunners: Readonly<Record<string, OperatorRunner>> = {
   paste_masks_in_image: { tolerance: SHORT, run: pastedMasks },
   project_masks_on_boxes: {
     tolerance: SHORT,
-    floats: ['gt_masks'],
-    run: (g) => projectMasksOnBoxes(g.tensor('gt_masks'), g.tensor('boxes'), g.tensor('matched'), g.number('M')),
+    run: projectedMasks,
   },
 };

@@ -3,7 +3,7 @@ import { Random } from '../../src/data/random.ts';
 import { makeTarget } from '../../src/data/target.ts';
 import type { LoadedImage, MaskCrop, Sample } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
-import { formulaWeight, goldenPermutation, hashUniform } from '../../src/model/formulaWeights.ts';
+import { formulaWeight, goldenSampleOrder, hashUniform } from '../../src/model/formulaWeights.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import { presetConfig } from '../../src/model/presets.ts';
 import type { StateSource } from '../../src/model/stateDict.ts';
@@ -105,9 +105,8 @@ export async function runScenario(device: Device): Promise<ScenarioResult> {
   try {
     await model.allocate(device, new Random(SEED), initial);
     const found = await model.predict(batch.map(({ image }) => image));
-    const permutation = (n: number) => goldenPermutation('hashed', n, SEED);
     const options = { lr: 0.05, momentum: 0.9, weightDecay: 1e-3, clipNorm: 5 };
-    const { names, values } = await trainStep(model, batch, permutation, options);
+    const { names, values } = await trainStep(model, batch, goldenSampleOrder('hashed', SEED), options);
     const read = await values.floats();
     values.dispose();
     const updates: ScenarioResult['updates'] = {};

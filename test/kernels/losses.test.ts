@@ -77,6 +77,22 @@ describe('losses', () => {
     });
   });
 
+  it('what is to be ignored adds nothing, is not counted and has no gradient, be it infinite', async () => {
+    await device.scope(async () => {
+      const labels = device.tensor(Int32Array.of(-100, 1, -100), [3], 'i32');
+      const logits = device.tensor([Number.POSITIVE_INFINITY, 0, 0, 0, Number.NaN, 1], [3, 2]);
+      const [value, gradient] = await valueAndGradient(logits, (x) => crossEntropy(x, labels));
+      expect(value).toBeCloseTo(Math.log(2), 6);
+      expectClose(gradient, [0, 0, 0.5, -0.5, 0, 0], 1e-6);
+      const targets = device.tensor([-1, 1, 0, -1], [4]);
+      const inputs = device.tensor([Number.NaN, 0, 0, Number.NEGATIVE_INFINITY], [4]);
+      const [mean, slopes] = await valueAndGradient(inputs, (x) => binaryCrossEntropyWithLogits(x, targets));
+      expect(mean).toBeCloseTo(Math.log(2), 6);
+      expectClose(slopes, [0, -0.25, 0.25, 0], 1e-6);
+      expect(await binaryCrossEntropyWithLogits(inputs, device.full([4], -1)).item()).toBe(0);
+    });
+  });
+
   it('smooth L1 of both inputs, at the joint too', async () => {
     await device.scope(async () => {
       const target = device.tensor([0, 0, 0, 0, 0], [5]);

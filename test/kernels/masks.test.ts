@@ -1,8 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { denseMasks, maskRegions, pasteMasks, projectMasksOnBoxes } from '../../src/kernels/masks.ts';
+import { denseMasks, maskRegions, pasteMasks } from '../../src/kernels/masks.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import { grownBox, pasteMask } from '../reference/masks.ts';
-import { roiAlign } from '../reference/roiAlign.ts';
 import { expectClose } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
 import { opsCases } from '../support/goldens.ts';
@@ -11,67 +10,6 @@ import { seeded, uniform } from '../support/random.ts';
 let device: Device;
 beforeAll(async () => {
   device = await testDevice();
-});
-
-describe('projectMasksOnBoxes', () => {
-  for (const { index, inputs, params, output } of opsCases('project_masks_on_boxes')) {
-    it(`agrees with torchvision's case ${index}`, () =>
-      device.scope(async () => {
-        const { gt_masks, boxes, matched } = inputs;
-        const targets = projectMasksOnBoxes(
-          device.tensor(Float32Array.from(gt_masks.data), gt_masks.shape),
-          device.tensor(boxes.data as Float32Array, boxes.shape),
-          device.tensor(matched.data as Int32Array, matched.shape, 'i32'),
-          params.M as number,
-        );
-        expect(targets.shape).toEqual(output.shape);
-        expectClose(await targets.floats(), output.data, 1e-5);
-      }));
-  }
-
-  it('agrees with ROIAlign by definition, for boxes of whole pixels and such whose sides are multiples of M', () =>
-    device.scope(async () => {
-      const shape = [2, 40, 50];
-      const masks = uniform(2 * 40 * 50, 4).map((value) => (value > 0 ? 1 : 0));
-      const boxes = [0, 0, 49, 39, 3, 4, 31, 32, 10, 5, 24, 33, 7, 7, 7, 8, 45.5, 20.25, 60, 50];
-      const matched = [1, 0, 1, 1, 0];
-      const rois = matched.flatMap((image, k) => [image, ...boxes.slice(k * 4, k * 4 + 4)]);
-      const expected = roiAlign(
-        {
-          x: { shape: [...shape, 1], data: Float64Array.from(masks) },
-          rois: { shape: [5, 5], data: Float64Array.from(rois) },
-        },
-        { outputSize: 14, spatialScale: 1, samplingRatio: -1 },
-      );
-      const targets = projectMasksOnBoxes(
-        device.tensor(masks, shape),
-        device.tensor(boxes, [5, 4]),
-        device.tensor(matched, [5], 'i32'),
-        14,
-      );
-      expectClose(await targets.floats(), expected.data, 1e-5);
-    }));
-
-  it('gives nothing for no boxes, and zeros for a box without a mask', () =>
-    device.scope(async () => {
-      const masks = device.full([1, 8, 8], 1);
-      const none = projectMasksOnBoxes(masks, device.tensor([], [0, 4]), device.tensor([], [0], 'i32'), 28);
-      expect(none.shape).toEqual([0, 28, 28]);
-      const boxes = device.tensor([1, 1, 6, 6, 1, 1, 6, 6], [2, 4]);
-      const matched = device.tensor([-1, 0], [2], 'i32');
-      const mixed = await projectMasksOnBoxes(masks, boxes, matched, 2).floats();
-      expect([...mixed]).toEqual([0, 0, 0, 0, 1, 1, 1, 1]);
-      const noTruth = projectMasksOnBoxes(device.zeros([0, 8, 8]), boxes, matched, 2);
-      expect([...(await noTruth.floats())]).toEqual(new Array(8).fill(0));
-    }));
-
-  it('names what does not fit', () =>
-    device.scope(() => {
-      const masks = device.zeros([1, 8, 8]);
-      const boxes = device.zeros([2, 4]);
-      expect(() => projectMasksOnBoxes(masks, boxes, device.zeros([2]), 28)).toThrow('matched: expected i32[2]');
-      expect(() => projectMasksOnBoxes(masks, boxes, device.zeros([3], 'i32'), 28)).toThrow('matched: expected i32[2]');
-    }));
 });
 
 describe('pasteMasks', () => {

@@ -90,6 +90,41 @@ test('no grid is needed for the matrix: 60 truths among 20,000 boxes, as the sto
     expect(new Set(stored).size).toBeGreaterThan(40);
   }));
 
+test('several images at once: their own truths, shared or own boxes, absent boxes', () =>
+  device.scope(async () => {
+    const truths = randomBoxes(9, 6);
+    const ranges = device.tensor(Uint32Array.of(0, 4, 4, 9), [4]);
+    const spans = [
+      [0, 4],
+      [4, 4],
+      [4, 9],
+    ];
+    const boxes = randomBoxes(90, 7);
+    const alone = async (own: readonly Box[], [first, end]: readonly number[]): Promise<number[]> => {
+      const matches = await matchBoxes(tensorOf(truths.slice(first, end)), tensorOf(own), rpn).ints();
+      return [...matches].map((match) => (match >= 0 ? match + first : match));
+    };
+    const shared = await matchBoxes(tensorOf(truths), tensorOf(boxes), rpn, ranges).ints();
+    const expected = await Promise.all(spans.map((span) => alone(boxes, span)));
+    expect([...shared]).toEqual(expected.flat());
+    expect(new Set(shared).size).toBeGreaterThan(5);
+
+    const absent = new Set([0, 41, 89]);
+    const padded = boxes.map((box, i): Box => (absent.has(i) ? [0, 0, -1, -1] : box));
+    const own = device.tensor(new Float32Array(padded.flat()), [3, 30, 4]);
+    const found = await matchBoxes(tensorOf(truths), own, rpn, ranges).ints();
+    for (const [image, span] of spans.entries()) {
+      const places = Array.from({ length: 30 }, (_, i) => image * 30 + i).filter((i) => !absent.has(i));
+      expect(places.map((i) => found[i])).toEqual(
+        await alone(
+          places.map((i) => boxes[i]),
+          span,
+        ),
+      );
+    }
+    for (const i of absent) expect(found[i]).toBe(-3);
+  }));
+
 test('wrong arguments are named', () =>
   device.scope(() => {
     expect(() => matcher(device.zeros([3]), rpn)).toThrow(/matcher: quality: expected f32 \[G, N\]/);

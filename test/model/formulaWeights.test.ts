@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { formulaWeight, goldenPermutation, hashUniform } from '../../src/model/formulaWeights.ts';
+import {
+  formulaWeight,
+  type GoldenPermutationKind,
+  goldenSampleOrder,
+  hashUniform,
+} from '../../src/model/formulaWeights.ts';
+import { permutationOf } from '../reference/sampler.ts';
 
 // Expected values: `hash_uniform`, `formula_weight` and `permutation` of goldens/make_goldens.py, run with numpy.
 
@@ -84,16 +90,18 @@ describe('formulaWeight', () => {
   });
 });
 
-describe('goldenPermutation', () => {
+describe('goldenSampleOrder', () => {
+  const permutation = (kind: GoldenPermutationKind, n: number) => permutationOf(goldenSampleOrder(kind, 3), n);
+
   it('is the identity, the reverse or the hashed order', () => {
-    expect([...goldenPermutation('identity', 4, 3)]).toEqual([0, 1, 2, 3]);
-    expect([...goldenPermutation('reversed', 4, 3)]).toEqual([3, 2, 1, 0]);
-    expect([...goldenPermutation('hashed', 8, 3)]).toEqual([2, 5, 7, 0, 1, 3, 6, 4]);
-    expect([...goldenPermutation('hashed', 0, 3)]).toEqual([]);
+    expect([...permutation('identity', 4)]).toEqual([0, 1, 2, 3]);
+    expect([...permutation('reversed', 4)]).toEqual([3, 2, 1, 0]);
+    expect([...permutation('hashed', 8)]).toEqual([2, 5, 7, 0, 1, 3, 6, 4]);
+    expect([...permutation('hashed', 0)]).toEqual([]);
   });
 
   it('stays a permutation, and numpy’s, when long', () => {
-    const order = goldenPermutation('hashed', 30000, 3);
+    const order = permutation('hashed', 30000);
     expect([...order.slice(0, 6)]).toEqual([11294, 13053, 8998, 15148, 18020, 28197]);
     expect([...order.slice(-3)]).toEqual([19867, 5264, 19739]);
     expect(new Set(order).size).toBe(30000);

@@ -3,6 +3,7 @@ import { Random } from '../../src/data/random.ts';
 import { makeTarget } from '../../src/data/target.ts';
 import type { Detections, LoadedImage, Target } from '../../src/data/types.ts';
 import { add } from '../../src/kernels/arithmetic.ts';
+import type { SampleOrder } from '../../src/kernels/sampler.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { LOSS_NAMES, MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Device } from '../../src/tensor/device.ts';
@@ -10,7 +11,7 @@ import { testDevice } from '../support/device.ts';
 import { uniform } from '../support/random.ts';
 import { smallestConfig } from '../train/tinyRun.ts';
 
-const identity = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
+const identity: SampleOrder = { kind: 'identity' };
 
 /** Noise with one bright rectangle for each box (corners inclusive), and its truth. */
 function picture(width: number, height: number, boxes: number[][], seed = 1): { image: LoadedImage; target: Target } {
@@ -48,13 +49,13 @@ async function build(given: Partial<MaskRCNNConfig> = {}): Promise<MaskRCNN> {
   return model;
 }
 
-async function losses(model: MaskRCNN, scenes: (typeof scene)[], permutation = identity): Promise<[string, number][]> {
+async function losses(model: MaskRCNN, scenes: (typeof scene)[], order = identity): Promise<[string, number][]> {
   return device.noGrad(() =>
     device.scope(async () => {
       const result = await model.trainingLosses(
         scenes.map(({ image }) => image),
         scenes.map(({ target }) => target),
-        { permutation },
+        { order },
       );
       return Promise.all(
         Object.entries(result).map(async ([name, loss]): Promise<[string, number]> => [name, await loss.item()]),
@@ -95,7 +96,7 @@ afterAll(() => {
 });
 
 describe('trainingLosses', () => {
-  it('gives torchvision’s five losses, the same for the same permutation', async () => {
+  it('gives torchvision’s five losses, the same for the same order of sampling', async () => {
     const model = await build();
     const first = await losses(model, [scene]);
     expect(first.map(([name]) => name)).toEqual([...LOSS_NAMES]);
@@ -105,7 +106,7 @@ describe('trainingLosses', () => {
     const at = Object.fromEntries(first);
     expect(at.loss_objectness).toBeCloseTo(Math.log(2), 1);
     expect(Math.abs(at.loss_classifier - Math.log(3))).toBeLessThan(0.7);
-    const reversed = await losses(model, [scene], (n) => identity(n).reverse());
+    const reversed = await losses(model, [scene], { kind: 'reversed' });
     expect(reversed).not.toEqual(first);
   });
 
@@ -129,7 +130,7 @@ describe('trainingLosses', () => {
     await device.noGrad(() =>
       device.scope(() =>
         model.trainingLosses([scene.image], [scene.target], {
-          permutation: identity,
+          order: identity,
           observe: (stage, value) => {
             if (stage === 'transform.sizes' && 'data' in value && typeof value.data !== 'function')
               sizes.push([...value.data]);
@@ -152,6 +153,19 @@ describe('predict', () => {
     expectSound(found[1], 50, 60, model.config);
     expect(found[0].masks).toHaveLength(7);
     expect(await model.predict([scene.image, other.image])).toEqual(found);
+  });
+
+  it('reads the detections back at once, and then their masks', async () => {
+    const other = picture(50, 60, [[5, 5, 30, 30]], 3);
+    for (const [masks, expected] of [
+      [false, 1],
+      [true, 3],
+    ] as const) {
+      const model = await build({ masks, boxScoreThresh: 0.01 });
+      const before = device.gpu.counters().readbacks;
+      await model.predict([scene.image, other.image]);
+      expect(device.gpu.counters().readbacks - before).toBe(expected);
+    }
   });
 
   it('gives boxes and masks at the size asked for', async () => {
@@ -191,7 +205,7 @@ describe('freezeBackbone', () => {
     models.push(model);
     return device.scope(async () => {
       const before = device.gpu.counters().inUse;
-      const result = await model.trainingLosses([scene.image], [scene.target], { permutation: identity });
+      const result = await model.trainingLosses([scene.image], [scene.target], { order: identity });
       const saved = device.gpu.counters().inUse - before;
       const total = Object.values(result).reduce((sum, loss) => add(sum, loss));
       const kernels = new Map<string, number>();

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { makeTarget } from '../../src/data/target.ts';
 import type { LoadedImage } from '../../src/data/types.ts';
-import { networkSize, resizeBoxes, resizeMask, transformImages, transformTarget } from '../../src/model/transform.ts';
+import { networkSize, resizeBoxes, transformImages, transformTargets } from '../../src/model/transform.ts';
 import { expectClose } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
 import { uniform } from '../support/random.ts';
@@ -102,19 +102,28 @@ describe('targets', () => {
     expect([...resizeBoxes(Float32Array.of(1, 2, 3, 4), [10, 20], [20, 60])]).toEqual([3, 4, 9, 8]);
   });
 
-  it('masks are taken from the nearest pixel, floor(to · old / new)', () => {
-    const target = makeTarget(
-      Float32Array.of(0, 0, 1, 1, 1, 0, 2, 1),
-      Int32Array.of(1, 2),
-      // Two masks of 2 × 3.
-      Uint8Array.of(1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1),
-    );
-    const network = transformTarget(target, image(3, 2), [4, 6]);
-    expect([...network.boxes]).toEqual([0, 0, 2, 2, 2, 0, 4, 2]);
-    expect([...resizeMask(network, 1, [4, 6])]).toEqual([
-      0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1,
-    ]);
-    expect([...resizeMask(network, 0, [1, 2])]).toEqual([1, 1]);
-    expect(transformTarget(target, image(3, 2), [2, 3]).boxes).toBe(target.boxes);
+  it('of a batch stand one after another, scaled to the network’s size', async () => {
+    const device = await testDevice();
+    const masks = Uint8Array.of(1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1);
+    const target = makeTarget(Float32Array.of(0, 0, 1, 1, 1, 0, 2, 1), Int32Array.of(1, 2), masks);
+    const none = makeTarget(new Float32Array(0), new Int32Array(0), new Uint8Array(0));
+    const images = [image(3, 2), image(9, 9), image(3, 2)];
+    await device.scope(async () => {
+      const resized = { ...config, minSize: 4, maxSize: 100, masks: true };
+      const truths = transformTargets(device, [target, none, target], images, resized);
+      expect([...(await truths.boxes.floats())].slice(0, 8)).toEqual([0, 0, 2, 2, 2, 0, 4, 2]);
+      expect([...(await truths.labels.ints())]).toEqual([1, 2, 1, 2]);
+      expect([...(await truths.ranges.ints())]).toEqual([0, 2, 2, 4]);
+      expect(truths.most).toBe(2);
+      expect(truths.masks?.table.shape[0]).toBe(4);
+      const boxOnly = transformTargets(device, [target], [images[0]], {
+        ...config,
+        minSize: null,
+        maxSize: null,
+        masks: false,
+      });
+      expect([...(await boxOnly.boxes.floats())]).toEqual([...target.boxes]);
+      expect(boxOnly.masks).toBeNull();
+    });
   });
 });

@@ -2,25 +2,31 @@ import type { Reference, RefTensor } from './index.ts';
 
 const scalar = (value: number): RefTensor => ({ shape: [], data: Float64Array.of(value) });
 
-/** Negative mean logarithm of the softmax probability of each row's label. */
+/** Negative mean logarithm of the softmax probability of each row's label; rows of the label -100 do not count. */
 export const crossEntropy: Reference = ({ logits, labels }) => {
-  const [rows, classes] = logits.shape;
+  const [, classes] = logits.shape;
   let total = 0;
-  for (let row = 0; row < rows; row++) {
+  let counted = 0;
+  labels.data.forEach((label, row) => {
+    if (label === -100) return;
     const values = Array.from(logits.data.subarray(row * classes, (row + 1) * classes), Math.exp);
-    total -= Math.log(values[labels.data[row]] / values.reduce((a, b) => a + b, 0));
-  }
-  return scalar(rows === 0 ? 0 : total / rows);
+    total -= Math.log(values[label] / values.reduce((a, b) => a + b, 0));
+    counted++;
+  });
+  return scalar(counted === 0 ? 0 : total / counted);
 };
 
-/** -(t log p + (1 - t) log(1 - p)) with p = 1 / (1 + e^-x), from the definition. */
+/** -(t log p + (1 - t) log(1 - p)) with p = 1 / (1 + e^-x), from the definition; elements with a target below 0 do not count. */
 export const binaryCrossEntropyWithLogits: Reference = ({ logits, targets }) => {
   let total = 0;
+  let counted = 0;
   logits.data.forEach((x, i) => {
     const t = targets.data[i];
+    if (t < 0) return;
     total += t * Math.log(1 + Math.exp(-x)) + (1 - t) * Math.log(1 + Math.exp(x));
+    counted++;
   });
-  return scalar(logits.data.length === 0 ? 0 : total / logits.data.length);
+  return scalar(counted === 0 ? 0 : total / counted);
 };
 
 export const smoothL1Loss: Reference = ({ input, target }, params) => {

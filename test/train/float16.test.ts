@@ -7,9 +7,9 @@ import { Random } from '../../src/data/random.ts';
 import { ensureSyntheticDataset } from '../../src/data/synthetic.ts';
 import type { Detections, Sample } from '../../src/data/types.ts';
 import { GradScaler } from '../../src/kernels/gradScaler.ts';
+import type { SampleOrder } from '../../src/kernels/sampler.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Precision } from '../../src/model/precision.ts';
-import type { Permutation } from '../../src/model/sampler.ts';
 import { readLosses } from '../../src/train/losses.ts';
 import { completeTrainOptions, type GivenTrainOptions } from '../../src/train/options.ts';
 import { allocateRun, planRun } from '../../src/train/run.ts';
@@ -29,9 +29,9 @@ afterAll(async () => {
 });
 
 /** Draws that depend on nothing but their number, so that one more proposal does not change all samples after it. */
-function draws(): Permutation {
+function draws(): () => SampleOrder {
   let drawn = 0;
-  return (n) => new Random(1000 + drawn++).permutation(n);
+  return () => ({ kind: 'random', seed: 1000 + drawn++ });
 }
 
 /** The first batches of `tiny` on synthetic cells. */
@@ -66,12 +66,12 @@ async function trainTiny(precision: Precision, steps: number, batches: readonly 
   const { options, run } = tiny(precision, EVERY_BOX);
   await allocateRun(run, device);
   const scaler = precision === 'f16' ? new GradScaler(device) : undefined;
-  const permutation = draws();
+  const nextOrder = draws();
   const losses: Record<string, number>[] = [];
   for (let step = 0; step < steps; step++) {
     const lr = learningRate(step, 30, options);
     const batch = batches[step % batches.length];
-    losses.push(await readLosses(await trainStep(run.model, batch, permutation, { ...options, lr, scaler }), []));
+    losses.push(await readLosses(await trainStep(run.model, batch, nextOrder(), { ...options, lr, scaler }), []));
   }
   return { model: run.model, losses, scaler };
 }
@@ -134,7 +134,13 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
       const scaler = new GradScaler(device);
       const values = new Map<string, Float32Array>();
       await readLosses(
-        await trainStep(run.model, batches[0], draws(), { lr: 0, momentum: 0, weightDecay: 0, clipNorm: null, scaler }),
+        await trainStep(run.model, batches[0], draws()(), {
+          lr: 0,
+          momentum: 0,
+          weightDecay: 0,
+          clipNorm: null,
+          scaler,
+        }),
         [],
       );
       const { scale } = await scaler.state();
@@ -165,9 +171,9 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
     const { options, run } = tiny('f16');
     await allocateRun(run, device);
     const scaler = new GradScaler(device, { initScale: 2 ** 30 });
-    const permutation = draws();
+    const nextOrder = draws();
     for (let step = 0; step < 20; step++) {
-      await readLosses(await trainStep(run.model, batch, permutation, { ...options, lr: 0.001, scaler }), []);
+      await readLosses(await trainStep(run.model, batch, nextOrder(), { ...options, lr: 0.001, scaler }), []);
     }
     const { scale, goodSteps, skippedSteps } = await scaler.state();
     expect(skippedSteps).toBeGreaterThan(0);
@@ -190,7 +196,7 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
         const losses = await run.model.trainingLosses(
           batch.map(({ image }) => image),
           batch.map(({ target }) => target),
-          { permutation: draws() },
+          { order: draws()() },
         );
         expect(Object.keys(losses)).toHaveLength(5);
         peaks.push(device.gpu.counters().byTag.activations - before);

@@ -75,6 +75,12 @@ describe('the tuner', () => {
     }
   });
 
+  it('times every candidate that was not dropped', () => {
+    for (const { name, trials } of tuned.classes) {
+      for (const { kernel, ms, dropped } of trials) expect(ms === null, `${name}: ${kernel}`).toBe(dropped !== null);
+    }
+  });
+
   it('drops what computes wrongly and what the device refuses, and says why', () => {
     for (const name of names.slice(0, 2)) {
       const bad = trialsOf(name).filter(({ dropped }) => dropped !== null);

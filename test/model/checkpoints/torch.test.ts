@@ -75,10 +75,15 @@ describe.skipIf(unfit)(`PyTorch${unfit ? ` (skipped: ${unfit})` : ''}`, () => {
       const batch = scenarioBatch();
       await model.allocate(device, new Random(1), scenarioWeights(model));
       for (let i = 0; i < 2; i++) {
-        const { values } = await trainStep(model, batch, (n) => Int32Array.from({ length: n }, (_, k) => k), {
-          ...step,
-          clipNorm: null,
-        });
+        const { values } = await trainStep(
+          model,
+          batch,
+          { kind: 'identity' },
+          {
+            ...step,
+            clipNorm: null,
+          },
+        );
         values.dispose();
       }
       const thresholds = { minScore: [0, 0.5, 0.5], maskThreshold: [0, 0.5, 0.5] };
@@ -139,10 +144,15 @@ describe.skipIf(unfit)(`PyTorch${unfit ? ` (skipped: ${unfit})` : ''}`, () => {
       const expected = await result.readFloat32('losses');
       result.close();
       for (let i = 0; i < 3; i++) {
-        const { names, values } = await trainStep(model, batch, (n) => Int32Array.from({ length: n }, (_, k) => k), {
-          ...step,
-          clipNorm: null,
-        });
+        const { names, values } = await trainStep(
+          model,
+          batch,
+          { kind: 'identity' },
+          {
+            ...step,
+            clipNorm: null,
+          },
+        );
         const losses = await values.floats();
         values.dispose();
         expect(names).toEqual([...LOSS_NAMES]);
