@@ -288,6 +288,7 @@ export function runDifferences(a: JournalHeader, b: JournalHeader): string[] {
     ['other weights', [a.weights, a.classes, a.masks], [b.weights, b.classes, b.masks]],
     [`--resize ${a.resize}`, a.resize, b.resize],
     [`--batch-size ${a.batchSize}`, a.batchSize, b.batchSize],
+    [`--precision ${a.precision ?? 'f32'}`, a.precision ?? 'f32', b.precision ?? 'f32'],
     [`other images (${a.images.count})`, a.images, b.images],
   ];
   return facts.filter(([, x, y]) => JSON.stringify(x) !== JSON.stringify(y)).map(([words]) => words);

@@ -82,6 +82,8 @@ describe('the journal', () => {
     expect(refusal({ formats: ['labels'] })).not.toThrow();
     expect(refusal({ weights: 'v' })).toThrow('other weights: expected the same to go on, another --out, or --restart');
     expect(refusal({ resize: 0.5 })).toThrow('--resize 1:');
+    expect(refusal({ precision: 'f32' })).not.toThrow();
+    expect(refusal({ precision: 'f16' })).toThrow('--precision f32:');
     expect(refusal({ batchSize: 2, shard: { index: 2, of: 3 } })).toThrow('--batch-size 1 and --shard 1/1:');
     expect(refusal({ images: { count: 6, sha256: 'more' } })).toThrow('other images (6)');
   });
