@@ -1,6 +1,7 @@
 import { Random } from '../src/data/random.ts';
 import { nms } from '../src/kernels/nms.ts';
 import { roiAlign } from '../src/kernels/roiAlign.ts';
+import { poolLevelGradient, roiGeometry } from '../src/kernels/roiPooling.ts';
 import { topK } from '../src/kernels/topK.ts';
 import type { Device } from '../src/tensor/device.ts';
 import type { Tensor } from '../src/tensor/tensor.ts';
@@ -8,7 +9,7 @@ import { type BenchCase, type BenchGroup, caseName, type Size } from './cases.ts
 import { ladderCases, noise, places, relativeError } from './check.ts';
 import type { Comparison } from './comparison.ts';
 import { gradientOf } from './gradient.ts';
-import { naiveRoiAlign } from './naive.ts';
+import { naiveNms, naiveRoiAlign } from './naive.ts';
 
 /** Rungs that give indices: `expected` computes them on the host, and the device's must be the same, one by one. */
 function indexCases(
@@ -54,22 +55,34 @@ function greedyNms(boxes: Float32Array, scores: Float32Array, threshold: number)
   return kept;
 }
 
-function nmsGroup(count: number): BenchGroup {
-  const group = `nms of ${count} boxes`;
+/** Corners at quarters of a pixel: all over an image, or a heap in which most overlap, as the proposals of one cell do. */
+function boxCorners(count: number, crowded: boolean): Float32Array {
+  const random = new Random(6);
+  const corners = new Float32Array(count * 4);
+  const [places, least] = crowded ? [160, 40] : [1600, 10];
+  for (let i = 0; i < corners.length; i += 4) {
+    const [x, y] = [random.int(places) / 4, random.int(places) / 4];
+    corners.set([x, y, x + least + random.int(200) / 4, y + least + random.int(200) / 4], i);
+  }
+  return corners;
+}
+
+function nmsGroup(count: number, crowded: boolean): BenchGroup {
+  const group = `nms of ${count}${crowded ? ' crowded' : ''} boxes`;
   // With corners at quarters of a pixel and this threshold, float32 and float64 decide alike.
   const threshold = 0.5;
   return {
     table: 'Selection',
     name: group,
-    variants: ['read back, on the host', 'nms'],
-    goal: { what: `NMS of ${count} boxes against tfjs`, against: 'tfjs-webgpu', atLeast: 1 },
+    variants: ['naive', 'read back, on the host', 'nms'],
+    goal: {
+      what: `NMS of ${count}${crowded ? ' crowded' : ''} boxes against tfjs`,
+      against: 'tfjs-webgpu',
+      atLeast: 1,
+    },
     open(device) {
-      const random = new Random(6);
-      const corners = new Float32Array(count * 4);
-      for (let i = 0; i < corners.length; i += 4) {
-        const [x, y] = [random.int(1600) / 4, random.int(1600) / 4];
-        corners.set([x, y, x + 10 + random.int(200) / 4, y + 10 + random.int(200) / 4], i);
-      }
+      const corners = boxCorners(count, crowded);
+      const random = new Random(9);
       const points = Float32Array.from({ length: count }, () => random.next());
       const [boxes, scores] = [device.tensor(corners, [count, 4]), device.tensor(points, [count])];
       const onHost = async (): Promise<Tensor> => {
@@ -77,7 +90,11 @@ function nmsGroup(count: number): BenchGroup {
         const kept = greedyNms(read, graded, threshold);
         return device.tensor(Int32Array.from(kept), [kept.length]);
       };
-      const rungs = { [this.variants[0]]: onHost, [this.variants[1]]: () => nms(boxes, scores, threshold).indices };
+      const rungs = {
+        naive: () => naiveNms(boxes, scores, threshold),
+        'read back, on the host': onHost,
+        nms: () => nms(boxes, scores, threshold).indices,
+      };
       const expected = greedyNms(corners, points, threshold);
       const comparison: Comparison = {
         work: () => ({ op: 'nms', count, threshold }),
@@ -286,10 +303,11 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
     {
       table: 'ROIAlign',
       name: backward,
-      variants: ['gather'],
+      variants: ['naive', 'lists of RoIs'],
       open(device) {
         const inputs = roiInputs(device, setting);
         const { places: boxes, slopes, x, rois, upstream } = inputs;
+        const geometry = roiGeometry(rois, 1, { ...options, aligned: false, scales: [SCALE], areas: [] });
         let whole: Float64Array | null = null;
         // All of it at once: an element costs as much as all, since each RoI may touch it.
         const scattered = (): Float64Array => {
@@ -312,7 +330,11 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
           cases: ladderCases({
             group: backward,
             bytes,
-            rungs: { gather: gradientOf('roi_align', { x, rois }, options, 'x', upstream) },
+            rungs: {
+              // Every cell looks at every RoI.
+              naive: () => poolLevelGradient(x.shape, geometry, 0, upstream, undefined, Math.max(height, width)),
+              'lists of RoIs': gradientOf('roi_align', { x, rois }, options, 'x', upstream),
+            },
             tolerance: 1e-4,
             expected,
             samples: 4096,
@@ -327,7 +349,8 @@ function roiGroups(setting: RoiSetting): BenchGroup[] {
 export function detectionGroups(size: Size): BenchGroup[] {
   const full = size === 'full';
   return [
-    nmsGroup(2000),
+    nmsGroup(2000, false),
+    nmsGroup(2000, true),
     // The anchors of the finest level: 3 at each of 200×272 or 64×88 places.
     full ? topKGroup(163_200, 2000) : topKGroup(16_896, 1000),
     ...roiGroups({ rois: 256, bins: 14, channels: 256, height: 64, width: 88 }),

@@ -1,4 +1,6 @@
 import { defineProgram, perElement, workgroupsFor } from '../src/gpu/program.ts';
+import { boxGeometryWgsl } from '../src/kernels/boxes.ts';
+import { descendingOrder } from '../src/kernels/topK.ts';
 import type { Tensor } from '../src/tensor/tensor.ts';
 
 /*
@@ -142,4 +144,38 @@ export function naiveRoiAlign(x: Tensor, rois: Tensor, bins: number, scale: numb
     workgroups: workgroupsFor(y.size),
   });
   return y;
+}
+
+const nmsProgram = defineProgram({
+  name: 'benchNaiveNms',
+  uniforms: { count: 'u32', n: 'u32', threshold: 'f32' },
+  bindings: { order: ['read', 'vec2u'], boxes: ['read', 'vec4f'], gone: ['write', 'u32'], indices: ['write', 'i32'] },
+  code: () =>
+    `${boxGeometryWgsl}${perElement(`
+    for (var k = 0u; k < u.n; k++) { gone[k] = 0u; indices[k] = -1; }
+    var kept = 0u;
+    for (var k = 0u; k < u.n; k++) {
+      if (gone[k] == 1u) { continue; }
+      let box = boxes[order[k].y];
+      indices[kept] = i32(order[k].y);
+      kept++;
+      for (var other = k + 1u; other < u.n; other++) {
+        let next = boxes[order[other].y];
+        if (intersectionOverUnion(box, next, boxArea(box), boxArea(next)) > u.threshold) { gone[other] = 1u; }
+      }
+    }`)}`,
+});
+
+/** Greedy non-maximum suppression of boxes [N, 4] by one invocation, box after box: indices [N], best first, padded with -1. */
+export function naiveNms(boxes: Tensor, scores: Tensor, threshold: number): Tensor {
+  const { device } = boxes;
+  const n = scores.size;
+  const [gone, indices] = [device.empty([n], 'u32'), device.empty([n], 'i32')];
+  const order = descendingOrder(scores, 1, n, n);
+  device.gpu.dispatch(nmsProgram, {
+    buffers: { order, boxes, gone, indices },
+    uniforms: { count: 1, n, threshold },
+    workgroups: 1,
+  });
+  return indices;
 }

@@ -1,5 +1,6 @@
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { defineOperator, expectShape } from '../tensor/operator.ts';
+import { inParts } from '../tensor/parts.ts';
 import { sizeOf, type Tensor } from '../tensor/tensor.ts';
 import { reshape } from './reshape.ts';
 import { normalizeDim } from './strided.ts';
@@ -155,22 +156,27 @@ const gatherClassOperator = defineOperator<{ x: Tensor; labels: Tensor }, Record
     expectShape(fits, 'gather_class', 'labels', `i32[${x.shape[0]}]`, labels);
     const [images, positions, classes, depth] = x.shape;
     const y = x.device.empty([images, positions, depth]);
-    x.device.gpu.dispatch(gatherProgram, {
-      buffers: { x, labels, y },
-      uniforms: { count: y.size, positions, classes, depth },
-      workgroups: workgroupsFor(y.size),
-    });
+    inParts({ x, labels, y }, { operator: 'gather_class', units: images, writes: ['y'] }, (buffers) =>
+      x.device.gpu.dispatch(gatherProgram, {
+        buffers,
+        uniforms: { count: buffers.y.size, positions, classes, depth },
+        workgroups: workgroupsFor(buffers.y.size),
+      }),
+    );
     return { output: y, saved: { labels } };
   },
   backward: ({ shapes, saved: { labels }, upstream }) => ({
     x: (into) => {
       const dx = into ?? upstream.device.empty(shapes.x);
-      const [, positions, classes, depth] = shapes.x;
-      dx.device.gpu.dispatch(gatherBackwardProgram, {
-        buffers: { dy: upstream, labels, dx },
-        uniforms: { count: dx.size, positions, classes, depth, accumulate: into ? 1 : 0 },
-        workgroups: workgroupsFor(dx.size),
-      });
+      const [images, positions, classes, depth] = shapes.x;
+      const maps = { dy: upstream, labels, dx };
+      inParts(maps, { operator: 'gather_class', units: images, writes: ['dx'] }, (buffers) =>
+        dx.device.gpu.dispatch(gatherBackwardProgram, {
+          buffers,
+          uniforms: { count: buffers.dx.size, positions, classes, depth, accumulate: into ? 1 : 0 },
+          workgroups: workgroupsFor(buffers.dx.size),
+        }),
+      );
       return dx;
     },
   }),

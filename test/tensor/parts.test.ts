@@ -4,6 +4,7 @@ import { add, mul } from '../../src/kernels/arithmetic.ts';
 import { batchNorm2d } from '../../src/kernels/batchNorm.ts';
 import { conv2d } from '../../src/kernels/conv2d.ts';
 import { convTranspose2d } from '../../src/kernels/convTranspose2d.ts';
+import { selectChannel } from '../../src/kernels/gather.ts';
 import {
   interpolateBilinear,
   interpolateNearest,
@@ -149,6 +150,10 @@ const cases: Record<string, Case> = {
         canonicalScale: 16,
         canonicalLevel: 3,
       }),
+  },
+  'the class of each mask': {
+    inputs: { x: [9, 7, 6, 5] },
+    apply: ({ x }, device) => selectChannel(x, device.tensor(Int32Array.of(4, 0, -1, 2, 3, 1, 1, 0, 4), [9])),
   },
   'elementwise operators': {
     inputs: { a: [30, 40], b: [30, 40] },

@@ -129,7 +129,8 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
   it('gives the first gradients of float32: half of them within 3 % of their length, all within 15 %', async () => {
     const batches = await batchesOfTiny(1);
     const gradients = async (precision: Precision): Promise<Map<string, Float32Array>> => {
-      const { run } = tiny(precision);
+      // All boxes and many anchors: a level of which a draw has a few anchors alone has a gradient that is all rounding.
+      const { run } = tiny(precision, { ...EVERY_BOX, rpnBatchSizePerImage: 2048 });
       await allocateRun(run, device);
       const scaler = new GradScaler(device);
       const values = new Map<string, Float32Array>();

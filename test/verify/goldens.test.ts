@@ -58,6 +58,23 @@ describe.skipIf(!existsSync(join(goldens, 'ops/case.json')))('the golden cases h
     expect(total).toBeGreaterThan(least);
   });
 
+  test.each([
+    ['tiny-basic', 640],
+    ['tiny-batchnorm', 640],
+  ])('%s in parts, where one binding holds %d KiB', { timeout: 600_000 }, async (name, limit) => {
+    const { gpu } = await testDevice();
+    const { bindingLimit } = gpu;
+    const before = gpu.counters().parts;
+    gpu.bindingLimit = limit * 1024;
+    try {
+      const { off } = await verify(join(goldens, name));
+      expect(off).toEqual([]);
+    } finally {
+      gpu.bindingLimit = bindingLimit;
+    }
+    expect(gpu.counters().parts - before).toBeGreaterThan(20);
+  });
+
   test('and each changed value of a model case is found', { timeout: 600_000 }, async () => {
     const changed = [
       'train.features.1',
