@@ -11,6 +11,7 @@ import {
   MemoryLedger,
   type PooledBuffer,
   type PooledTexture,
+  TEXTURE_WIDTH,
   type TexelBytes,
   TexturePool,
 } from './pool.ts';
