@@ -203,6 +203,7 @@ describe('presets', () => {
       finalDecay: null,
       clipNorm: null,
       tune: false,
+      checkpointActivations: false,
     });
     expect(data).toEqual({
       resize: 0.5,

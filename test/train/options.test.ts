@@ -71,6 +71,7 @@ describe('completeTrainOptions', () => {
       anchors: null,
       trainableLayers: 5,
       checkpointActivations: false,
+      precision: 'f32',
       batchNormEps: null,
       hflip: 0.5,
       vflip: 0.5,
