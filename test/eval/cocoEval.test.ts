@@ -167,7 +167,9 @@ describe('evaluateCoco against brute force', () => {
           'bbox',
         );
         expectStats(stats, referenceCoco(truths, results, [2], boxMeasure));
-        expect(stats[8]).toBeLessThan(1);
+        // Of the detections beyond the hundredth some would have found a truth, or none.
+        const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b);
+        expect(stats[8] < 1).toBe(order.slice(100).some((i) => i % 2 === 0));
       }),
       { numRuns: 4 },
     );

@@ -32,6 +32,8 @@ interface Case {
 
 /** Sums over the parts are added part by part, so they differ in rounding; what is not summed has the same bits. */
 const SUMMED = 2e-6;
+/** The same by Winograd's algorithm, which rounds more coarsely. */
+const COARSE = 1e-5;
 
 const boxes = [
   [0, 1, 2, 39, 28],
@@ -221,7 +223,8 @@ describe('operators on tensors larger than one binding', () => {
         expect(expected.parts).toBe(0);
         expect(parts).toBeGreaterThan(1);
         expect(Object.keys(values)).toEqual(Object.keys(expected.values));
-        for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], SUMMED, what);
+        const tolerance = winograd || choice.coarse ? COARSE : SUMMED;
+        for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], tolerance, what);
         // A second time with cached bind groups: the same bits.
         expect((await run(example, limit)).values).toEqual(values);
       } finally {
@@ -237,7 +240,8 @@ describe('operators on tensors larger than one binding', () => {
     };
     const expected = await run(twice, whole);
     const { values } = await run(twice, 1024);
-    for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], SUMMED, what);
+    const tolerance = kernelChoice(device).coarse ? COARSE : SUMMED;
+    for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], tolerance, what);
   });
 
   it('refuses by name what it cannot split', async () => {
