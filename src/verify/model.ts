@@ -22,8 +22,6 @@ const LOSS_TOLERANCE = 1e-4;
 const GRADIENT_TOLERANCE = 2e-3;
 /** Of gradients by their relative length, where kernels round coarsely by design and flip decisions of ReLU; the median keeps the other. */
 const COARSE_GRADIENT_TOLERANCE = 5e-2;
-/** Of losses behind a step of such gradients. */
-const COARSE_LATER_LOSS_TOLERANCE = 1e-3;
 /** Of trained minus initial values. */
 const UPDATE_TOLERANCE = 1e-2;
 /** Entries of a gradient that `gradsample` holds, at most. */
@@ -162,28 +160,15 @@ async function gradientRows(golden: ModelGolden, model: MaskRCNN): Promise<Row[]
   return rows;
 }
 
-/**
- * Compares what all steps changed: trained minus initial values, running statistics included. Behind kernels that round coarsely, as the
- * gradients that it comes from.
- */
+/** Compares what all steps changed: trained minus initial values, running statistics included. */
 async function trainedRows(golden: ModelGolden, model: MaskRCNN, initial: FormulaSource): Promise<Row[]> {
   const rows: Row[] = [];
-  const { coarse } = kernelChoice(model.device);
   for (const { name } of model.state.entries.values()) {
     const expected = golden.tensors.get(`trained.${name}`).data;
     const start = initial(name)?.data ?? new Float32Array(0);
     const comparison = { name: `trained.${name}`, stage: 'trained parameters', tolerance: UPDATE_TOLERANCE };
-    const update = expected.map((value, i) => value - start[i]);
-    const actual = await model.state.read(name);
-    rows.push(
-      coarse
-        ? compareLengths(
-            actual.map((value, i) => value - start[i]),
-            update,
-            { ...comparison, tolerance: COARSE_GRADIENT_TOLERANCE },
-          )
-        : compareValues(actual, expected, { ...comparison, scale: largestAbsolute(update) }),
-    );
+    const update = largestAbsolute(expected.map((value, i) => value - start[i]));
+    rows.push(compareValues(await model.state.read(name), expected, { ...comparison, scale: update }));
   }
   return rows;
 }
@@ -217,13 +202,7 @@ async function trainingRows(
     const comparison = { name: `losses (${name})`, stage: 'losses', tolerance: LOSS_TOLERANCE, scale };
     const actual = losses.map((step) => step[column]);
     const wanted = losses.map((_, step) => expected[step * columns + column]);
-    if (!kernelChoice(model.device).coarse) {
-      rows.push(compareValues(actual, wanted, comparison));
-      continue;
-    }
-    rows.push(compareValues(actual.slice(0, 1), wanted.slice(0, 1), comparison));
-    const later = { name: `later losses (${name})`, stage: 'losses', tolerance: COARSE_LATER_LOSS_TOLERANCE, scale };
-    rows.push(compareValues(actual.slice(1), wanted.slice(1), later));
+    rows.push(compareValues(actual, wanted, comparison));
   }
   if (golden.full) rows.push(...(await trainedRows(golden, model, initial)));
   return rows;
