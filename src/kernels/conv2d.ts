@@ -16,14 +16,7 @@ type Conv2dInputs = {
   scale: Tensor | undefined;
   residual: Tensor | undefined;
 };
-type Conv2dParams = {
-  stride?: number;
-  padding?: number;
-  dilation?: number;
-  groups?: number;
-  relu?: boolean;
-  zeroChannels?: number;
-};
+type Conv2dParams = Pick<Conv2dOptions, 'stride' | 'padding' | 'dilation' | 'groups' | 'relu' | 'zeroChannels'>;
 
 export interface Conv2dOptions {
   /** [Co] */

@@ -2,7 +2,7 @@ import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ChannelFlags, channelGroups, floatsOf } from './channels.ts';
-import { columnSum, sharesOfRows, sumPartials } from './splitK.ts';
+import { columnSum, sharesOfRows, sumOfShare, sumPartials } from './splitK.ts';
 
 /*
  * The gradient behind a fused ReLU: g = dy · [y > 0]. Computed once, then shared by all gradients of an operator. Memory of tensors ends
@@ -27,17 +27,12 @@ const sumsProgram = defineProgram({
     partials: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
-    perElement(`
-    let first = i / u.groups * u.rowsPerShare;
-    let end = min(first + u.rowsPerShare, u.rows);
-    var at = first * u.groups + i % u.groups;
-    var sum = ${floatsOf(flags)}();
-    for (var row = first; row < end; row++) {
-      let value = select(${floatsOf(flags)}(), dy[at], y[at] > ${floatsOf(flags)}());
+    perElement(`${sumOfShare(
+      floatsOf(flags),
+      `let value = select(${floatsOf(flags)}(), dy[at], y[at] > ${floatsOf(flags)}());
       g[at] = value;
-      sum += value;
-      at += u.groups;
-    }
+      sum += value;`,
+    )}
     partials[i] = sum;`),
 });
 

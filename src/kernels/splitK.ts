@@ -40,20 +40,28 @@ export function sumPartials(
   });
 }
 
+/**
+ * `sum`, a lane's sum over its share of the rows of one group of columns, for programs with the uniforms groups, rows and rowsPerShare.
+ * @param add the statements that add the value at `at`
+ */
+export function sumOfShare(type: string, add: string): string {
+  return `
+    let first = i / u.groups * u.rowsPerShare;
+    let end = min(first + u.rowsPerShare, u.rows);
+    var at = first * u.groups + i % u.groups;
+    var sum = ${type}();
+    for (var row = first; row < end; row++) {
+      ${add}
+      at += u.groups;
+    }`;
+}
+
 const columnSumProgram = defineProgram({
   name: 'columnSum',
   uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32', accumulate: 'u32' },
   bindings: (flags: ChannelFlags) => ({ x: ['read', floatsOf(flags)], out: ['write', floatsOf(flags)] }),
   code: (flags) =>
-    perElement(`
-    let first = i / u.groups * u.rowsPerShare;
-    let end = min(first + u.rowsPerShare, u.rows);
-    var at = first * u.groups + i % u.groups;
-    var sum = ${floatsOf(flags)}();
-    for (var row = first; row < end; row++) {
-      sum += x[at];
-      at += u.groups;
-    }
+    perElement(`${sumOfShare(floatsOf(flags), 'sum += x[at];')}
     if (u.accumulate == 1u) { sum += out[i]; }
     out[i] = sum;`),
 });

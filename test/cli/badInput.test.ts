@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writePng } from '../../src/data/png.ts';
@@ -8,24 +8,9 @@ import { writeSafetensors } from '../../src/model/safetensors.ts';
 import { noise, removeFolders, temporaryFolder, writeDataset } from '../data/folders.ts';
 import { type CocoParts, cocoParts, writeCocoDataset } from '../data/formats/cocoFolder.ts';
 import { smallestConfig } from '../train/tinyRun.ts';
-import { type Answer, command, processOf, writeWeights } from './support.ts';
-
-/** A data set with nothing wrong: two images of 12 × 10 with a cell each. */
-const LINES = ['a,1 3 13 3,12,10,round', 'b,5 2 17 2,12,10,round'];
-const good = (): string => writeDataset(LINES, ['a', 'b']);
+import { type Answer, command, expectRefusal, good, LINES, writeWeights } from './support.ts';
 
 afterAll(removeFolders);
-
-/** One sentence, exit code 2, no device opened (that would be told) and nothing but `left` in the folder. */
-function expectRefusal({ code, error, output }: Answer, folder: string, parts: string[], left: string[] = []): void {
-  expect(error.trimEnd().split('\n'), error).toHaveLength(1);
-  for (const part of parts) expect(error).toContain(part);
-  expect(error).not.toContain('Computing on');
-  expect(error).not.toMatch(/\bat .*:\d+:\d+/);
-  expect(output).toBe('');
-  expect(code).toBe(2);
-  expect(readdirSync(folder)).toEqual(left);
-}
 
 describe('train', () => {
   const spoiled: [string, () => string, string[]][] = [
@@ -455,73 +440,5 @@ describe('convert', () => {
       'b_masks.png',
       'cell_types.csv',
     ]);
-  });
-});
-
-describe('panels and report', () => {
-  it('panels refuses what is missing or does not fit, and writes nothing', async () => {
-    const weights = writeWeights(join(temporaryFolder(), 'w.safetensors'), smallestConfig({ numClasses: 2 }), [
-      'round',
-    ]);
-    const folder = temporaryFolder();
-    const data = good();
-    const panels = (w: string, d: string, ...more: string[]): Promise<Answer> =>
-      command('panels', '--weights', w, '--data', d, '--out', join(folder, 'out'), ...more);
-    expectRefusal(await panels('/nowhere/w', data), folder, ['/nowhere/w']);
-    expectRefusal(await panels(weights, '/nowhere/cells'), folder, ['/nowhere/cells']);
-    expectRefusal(await panels(weights, data, '--images', 'a,c'), folder, ['--images c', data]);
-    expectRefusal(await panels(weights, data, '--images', 'a,,b'), folder, ["'a,,b'", 'separated by commas']);
-    expectRefusal(await panels(weights, data, '--indices', '0,2'), folder, ['--indices 2', '0 … 1']);
-    expectRefusal(await panels(weights, data, '--indices', '0,-1'), folder, ["'0,-1'", 'whole number']);
-    expectRefusal(await panels(weights, data, '--scale', '0'), folder, ['--scale', 'from 1']);
-    const file = join(data, 'train.csv');
-    const answer = await command('panels', '--weights', weights, '--data', data, '--out', file);
-    expectRefusal(answer, folder, [file, 'is a file']);
-  });
-
-  it('report refuses a folder without a run, a broken one, and one whose pictures cannot be made', async () => {
-    const folder = temporaryFolder();
-    const report = (...more: string[]): Promise<Answer> => command('report', '--run', folder, ...more);
-    expectRefusal(await command('report'), folder, ['--run', 'not specified']);
-    expectRefusal(await command('report', '--run', '/nowhere/run'), folder, ['/nowhere/run']);
-    expectRefusal(await report(), folder, [folder, 'no run', 'config.json']);
-    writeFileSync(join(folder, 'config.json'), '{"data": "/nowhere/cells"}');
-    writeFileSync(join(folder, 'metrics.jsonl'), 'no metrics\n');
-    const left = ['config.json', 'metrics.jsonl'];
-    expectRefusal(await report(), folder, ['metrics.jsonl, line 1'], left);
-    writeFileSync(join(folder, 'metrics.jsonl'), '');
-    expectRefusal(await report('--panels', '0'), folder, ['--panels', 'from 1'], left);
-    expectRefusal(await report('--panels', '2'), folder, ['--panels', 'best.safetensors'], left);
-    expectRefusal(await report('--out', join(folder, 'config.json', 'x.html')), folder, ['--out', 'config.json'], left);
-    writeWeights(join(folder, 'best.safetensors'), smallestConfig({ numClasses: 2 }), ['round']);
-    expectRefusal(await report('--panels', '2'), folder, ['/nowhere/cells'], ['best.safetensors', ...left]);
-  });
-});
-
-describe('the program', () => {
-  it('refuses an unknown command, and without one shows what there is', async () => {
-    const folder = temporaryFolder();
-    expectRefusal(await command('trian'), folder, ["'trian'", 'Did you mean train?']);
-    const nothing = await command();
-    expect(nothing.code).toBe(2);
-    for (const name of ['train', 'evaluate', 'predict', 'panels', 'report', 'convert', 'verify', 'doctor'])
-      expect(nothing.error).toContain(name);
-  });
-
-  it.each(['train', 'evaluate', 'select', 'tune', 'predict', 'panels', 'report', 'profile', 'verify', 'doctor'])(
-    'shows the help of %s',
-    async (name) => {
-      const { code, output, error } = await command(name, '--help');
-      expect([code, error]).toEqual([0, '']);
-      expect(output).toContain(`webgpu-mask-rcnn ${name}`);
-      expect(output).toContain('--adapter');
-    },
-  );
-
-  it('answers the same as a process of its own', () => {
-    const folder = temporaryFolder();
-    mkdirSync(join(folder, 'data'));
-    const args = ['train', '--data', join(folder, 'data'), '--out', join(folder, 'run')];
-    expectRefusal(processOf(...args), folder, ['no train.csv'], ['data']);
   });
 });

@@ -1,11 +1,13 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { vi } from 'vitest';
+import { expect, vi } from 'vitest';
 import { runProgram } from '../../src/cli/program.ts';
 import { initialThresholds } from '../../src/eval/defaults.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import { writeSafetensors } from '../../src/model/safetensors.ts';
+import { writeDataset } from '../data/folders.ts';
 
 export interface Answer {
   code: number | null;
@@ -74,4 +76,24 @@ export function writeWeights(
     epoch: '1',
   });
   return path;
+}
+
+/** A data set with nothing wrong: two images of 12 × 10 with a cell each. */
+export const LINES = ['a,1 3 13 3,12,10,round', 'b,5 2 17 2,12,10,round'];
+export const good = (): string => writeDataset(LINES, ['a', 'b']);
+
+/** One sentence, exit code 2, no device opened (that would be told) and nothing but `left` in the folder. */
+export function expectRefusal(
+  { code, error, output }: Answer,
+  folder: string,
+  parts: string[],
+  left: string[] = [],
+): void {
+  expect(error.trimEnd().split('\n'), error).toHaveLength(1);
+  for (const part of parts) expect(error).toContain(part);
+  expect(error).not.toContain('Computing on');
+  expect(error).not.toMatch(/\bat .*:\d+:\d+/);
+  expect(output).toBe('');
+  expect(code).toBe(2);
+  expect(readdirSync(folder)).toEqual(left);
 }

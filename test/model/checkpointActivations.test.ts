@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadSample } from '../../src/data/dataset.ts';
 import { Random } from '../../src/data/random.ts';
 import type { Sample } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
@@ -8,7 +7,7 @@ import type { Device } from '../../src/tensor/device.ts';
 import { trainStep } from '../../src/train/step.ts';
 import { removeFolders } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobDataset, smallestConfig, smallestRun } from '../train/tinyRun.ts';
+import { blobBatch, smallestConfig } from '../train/tinyRun.ts';
 
 const sgd = { lr: 0.02, momentum: 0.9, weightDecay: 1e-4, clipNorm: 10 };
 
@@ -16,8 +15,7 @@ let device: Device;
 let batch: Sample[];
 beforeAll(async () => {
   device = await testDevice();
-  const { dataset } = smallestRun(blobDataset(), 'never written');
-  batch = dataset.images.slice(0, 2).map((record) => loadSample(record));
+  batch = blobBatch();
 });
 afterAll(removeFolders);
 

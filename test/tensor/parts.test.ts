@@ -32,8 +32,6 @@ interface Case {
 
 /** Sums over the parts are added part by part, so they differ in rounding; what is not summed has the same bits. */
 const SUMMED = 2e-6;
-/** The same by Winograd's algorithm, which rounds more coarsely. */
-const COARSE = 1e-5;
 
 const boxes = [
   [0, 1, 2, 39, 28],
@@ -223,8 +221,7 @@ describe('operators on tensors larger than one binding', () => {
         expect(expected.parts).toBe(0);
         expect(parts).toBeGreaterThan(1);
         expect(Object.keys(values)).toEqual(Object.keys(expected.values));
-        const tolerance = winograd || choice.coarse ? COARSE : SUMMED;
-        for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], tolerance, what);
+        for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], SUMMED, what);
         // A second time with cached bind groups: the same bits.
         expect((await run(example, limit)).values).toEqual(values);
       } finally {
@@ -240,8 +237,7 @@ describe('operators on tensors larger than one binding', () => {
     };
     const expected = await run(twice, whole);
     const { values } = await run(twice, 1024);
-    const tolerance = kernelChoice(device).coarse ? COARSE : SUMMED;
-    for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], tolerance, what);
+    for (const [what, data] of Object.entries(values)) expectClose(data, expected.values[what], SUMMED, what);
   });
 
   it('refuses by name what it cannot split', async () => {

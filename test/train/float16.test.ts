@@ -91,7 +91,7 @@ function missing(expected: Detections, found: Detections): string[] {
 }
 
 describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
-  it('gives the losses of float32 over 50 steps of tiny: their sum within 2 %, each within 3 %; and then its detections', async () => {
+  it('gives the losses of float32 over 50 steps of tiny: each within 2 %; and then its detections', async () => {
     const steps = 50;
     const batches = await batchesOfTiny(10);
     const full = await trainTiny('f32', steps, batches);
@@ -99,10 +99,8 @@ describe.skipIf(unfit !== '')(`float16${unfit}`, () => {
     const sums = ({ losses }: Trained): number[] =>
       Object.keys(losses[0]).map((name) => losses.reduce((sum, loss) => sum + loss[name], 0));
     const [expectedSums, foundSums] = [sums(full), sums(half)];
-    const total = (values: number[]): number => values.reduce((sum, value) => sum + value);
-    expect(Math.abs(total(foundSums) / total(expectedSums) - 1), 'all losses').toBeLessThan(0.02);
     for (const [i, value] of expectedSums.entries()) {
-      expect(Math.abs(foundSums[i] / value - 1), Object.keys(full.losses[0])[i]).toBeLessThan(0.03);
+      expect(Math.abs(foundSums[i] / value - 1), Object.keys(full.losses[0])[i]).toBeLessThan(0.02);
     }
     expect((await half.scaler?.state())?.scale).toBe(65536);
 

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadSample } from '../../src/data/dataset.ts';
 import { Random } from '../../src/data/random.ts';
 import type { Sample } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
@@ -9,14 +8,13 @@ import { describePlan, planPrediction, planTraining, workOf } from '../../src/tr
 import { trainStep } from '../../src/train/step.ts';
 import { removeFolders } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobDataset, HEIGHT, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
+import { blobBatch, blobDataset, HEIGHT, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
 
 let device: Device;
 let batch: Sample[];
 beforeAll(async () => {
   device = await testDevice();
-  const { dataset } = smallestRun(blobDataset(), 'never written');
-  batch = dataset.images.slice(0, 2).map((record) => loadSample(record));
+  batch = blobBatch();
 });
 afterAll(removeFolders);
 

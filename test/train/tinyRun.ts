@@ -1,7 +1,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { loadSample } from '../../src/data/dataset.ts';
 import { writePng } from '../../src/data/png.ts';
 import { rleEncode } from '../../src/data/rle.ts';
+import type { Sample } from '../../src/data/types.ts';
 import { type MaskRCNNConfig, parseConfig } from '../../src/model/config.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import { completeTrainOptions, type GivenTrainOptions } from '../../src/train/options.ts';
@@ -104,4 +106,11 @@ export function smallestRun(data: string, out: string, given: GivenTrainOptions 
   const model = new MaskRCNN(smallestConfig({ ...options.model, numClasses }));
   model.precision = options.precision;
   return { ...planned, model };
+}
+
+/** The first two images of `blobDataset`, loaded: a batch. */
+export function blobBatch(): Sample[] {
+  return smallestRun(blobDataset(), 'never written')
+    .dataset.images.slice(0, 2)
+    .map((record) => loadSample(record));
 }
