@@ -8,7 +8,7 @@ import { describePlan, planPrediction, planTraining, workOf } from '../../src/tr
 import { trainStep } from '../../src/train/step.ts';
 import { removeFolders } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobBatch, blobDataset, HEIGHT, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
+import { blobBatch, blobDataset, HEIGHT, IN_PARTS, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
 
 let device: Device;
 let batch: Sample[];
@@ -37,6 +37,7 @@ describe('a plan of memory', () => {
   for (const [name, config, checkpointed] of [
     ['frozen batch norm', { norm: 'frozen' }, false],
     ['batch norm', { norm: 'batch' }, false],
+    ['masks computed in parts', { norm: 'frozen', ...IN_PARTS }, false],
     ['checkpointed activations', { norm: 'batch', layers: [2, 2, 1, 1] }, true],
   ] satisfies [string, Partial<MaskRCNNConfig>, boolean][]) {
     it(`tells within 10 % what training holds at its peak, with ${name}`, async () => {
