@@ -89,6 +89,7 @@ export function kernelsVersion(): string {
       const shape = { lanes: 8, lanesDown: spread === 'subgroup' ? 1 : 8, rows: 8, vectors: 1, parallelism: 1 };
       const flags: TileFlags = tileFlags({ ...shape, spread, source }, { vecA: true, vecB: true });
       texts.push(assembleWgsl(rowTile, flags), assembleWgsl(columnTile, flags));
+      for (const program of [rowTile, columnTile]) texts.push(assembleWgsl(program, flags, new Set(['a', 'b'])));
     }
   }
   texts.push(assembleWgsl(winogradWeights, {}));
