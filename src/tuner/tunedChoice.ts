@@ -7,6 +7,7 @@ import {
   familyChoice,
   type KernelChoice,
   type KernelFamily,
+  kernelFamilies,
   type ProductProblem,
   setKernelChoice,
 } from '../kernels/kernelChoice.ts';
@@ -143,7 +144,7 @@ export function choicesAreLegal(device: Device, { products }: Choices): boolean 
 /** What chose the kernels of a device: the built-in table, a family that was asked for, or measurements. */
 export const kernelRecordSchema = z.discriminatedUnion('origin', [
   z.object({ origin: z.literal('table') }),
-  z.object({ origin: z.literal('family'), family: z.string() }),
+  z.object({ origin: z.literal('family'), family: z.enum(kernelFamilies) }),
   tunedSchema.omit({ classes: true }).extend({ origin: z.literal('measured') }),
 ]);
 export type KernelRecord = z.infer<typeof kernelRecordSchema>;

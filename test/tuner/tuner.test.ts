@@ -148,6 +148,14 @@ describe('the tuner', () => {
       expect(kernelRecord(unknown)).toEqual(record);
       await chooseKernels(unknown, say, { recorded: { adapter, kernels: { origin: 'table' } } }, measure);
       expect(kernelRecord(unknown)).toEqual({ origin: 'table' });
+      const family = { adapter, kernels: { origin: 'family', family: 'naive' } } as const;
+      await chooseKernels(unknown, say, { recorded: family }, measure);
+      expect(kernelRecord(unknown)).toEqual(family.kernels);
+      // But not on another adapter, and not where something else is asked for.
+      await chooseKernels(device, say, { recorded: { ...family, adapter: 'another' } }, measure);
+      expect(kernelRecord(device)).toEqual({ origin: 'table' });
+      await chooseKernels(unknown, say, { recorded: family, kernels: 'tile' }, measure);
+      expect(kernelRecord(unknown)).toEqual({ origin: 'family', family: 'tile' });
       expect(measurements).toBe(1);
       expect(tunedFiles()).toHaveLength(0);
       expect(said).toEqual([]);
