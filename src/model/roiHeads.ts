@@ -3,6 +3,7 @@ import { div } from '../kernels/arithmetic.ts';
 import { decodeBoxes } from '../kernels/boxes.ts';
 import { proposalRois, selectDetections } from '../kernels/detections.ts';
 import { selectChannel, selectClassBoxes } from '../kernels/gather.ts';
+import { listParts } from '../kernels/listParts.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
 import { projectMasksOnBoxes, type TruthMasks } from '../kernels/maskTargets.ts';
 import { matchBoxes } from '../kernels/matcher.ts';
@@ -27,9 +28,11 @@ const BOX_POOL = 7;
 const MASK_POOL = 14;
 const SAMPLING_RATIO = 2;
 const SMOOTH_L1_BETA = 1 / 9;
-/** Mask heads of more channels, or of more positives per image, do not run on padding: that could cost more than the rest of a step. */
+/** Mask heads of more channels, or of more positives per image, are computed in parts of the list: padding could cost more than the rest of a step. */
 const PADDED_MASK_CHANNELS = 64;
 const PADDED_POSITIVES = 64;
+/** RoIs of a part. */
+const MASK_PART = 32;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -51,17 +54,6 @@ interface Selected {
 /** Lengths that were read back; on a device that only counts memory, the most that each can be. */
 function lengthsOf({ gpu }: Device, read: Uint32Array, most: number): Uint32Array {
   return gpu.opened.counts ? read.map(() => most) : read;
-}
-
-/** The first `length` positives. */
-function cut({ rows, rois, labels, matched, total }: PositiveRois, length: number): PositiveRois {
-  return {
-    rows: narrow(rows, 0, 0, length),
-    rois: narrow(rois, 0, 0, length),
-    labels: narrow(labels, 0, 0, length),
-    matched: narrow(matched, 0, 0, length),
-    total,
-  };
 }
 
 /** torchvision's RoIHeads (`torchvision/models/detection/roi_heads.py`): box branch and, unless box-only, mask branch. */
@@ -98,9 +90,9 @@ export class RoiHeads {
 
   /**
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
-   * device, as lists that are as long as they may become, so nothing is read back, with three exceptions. Where somebody observes,
+   * device, as lists that are as long as they may become, so nothing is read back, with two exceptions: where somebody observes,
    * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
-   * first. For a large mask head the positives are counted while the device computes the box head, and their list is cut.
+   * first. A large mask head leaves out the parts of its list that hold padding only.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -114,12 +106,6 @@ export class RoiHeads {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
       const exact = observe || this.#config.headNorm === 'batch';
       const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
-      const large =
-        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
-        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
-      const counted = this.#mask && large && !exact ? positives.total.data() : null;
-      // Awaited below, unless something fails before.
-      counted?.catch(() => undefined);
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, samples.rois, batch, BOX_POOL),
         true,
@@ -129,15 +115,14 @@ export class RoiHeads {
       const { masks } = training.truths;
       if (!this.#mask || !masks) return losses;
       const mask = this.#mask;
-      let found = positives;
-      if (counted) {
-        device.gpu.flush();
-        const [length] = lengthsOf(device, (await counted) as Uint32Array, positives.rows.size);
-        found = cut(positives, length);
-      }
-      const loss = device.labelled('roi_heads.mask', () =>
-        this.#maskLoss(mask, masks, features, batch, found, observe),
-      );
+      const large =
+        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
+        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
+      const logits = (rois: Tensor, labels: Tensor): Promise<Tensor> =>
+        device.scope(async () =>
+          selectChannel(await mask.forward(this.#pool(features, rois, batch, MASK_POOL), true, observe), labels),
+        );
+      const loss = device.labelled('roi_heads.mask', () => this.#maskLoss(masks, positives, large && !exact, logits));
       return { ...losses, loss_mask: await loss };
     });
   }
@@ -179,7 +164,13 @@ export class RoiHeads {
         labels: narrow(samples.labels, 0, 0, length),
         codes: narrow(samples.codes, 0, 0, length),
       },
-      positives: cut(positives, positive),
+      positives: {
+        rows: narrow(positives.rows, 0, 0, positive),
+        rois: narrow(positives.rois, 0, 0, positive),
+        labels: narrow(positives.labels, 0, 0, positive),
+        matched: narrow(positives.matched, 0, 0, positive),
+        total: positives.total,
+      },
       total,
     };
     if (observe) await this.#observeSamples(narrowed.samples, perImage, observe);
@@ -223,20 +214,26 @@ export class RoiHeads {
     });
   }
 
-  /** Binary cross entropy of the labelled class's mask against the matched truth, projected into each positive's box. */
+  /**
+   * Binary cross entropy of the labelled class's mask against the matched truth, projected into each positive's box.
+   * @param parts whether the list is computed in parts
+   * @param logits those of the labelled class, [P, 28, 28], of RoIs and their labels
+   */
   #maskLoss(
-    mask: MaskBranch,
     truths: TruthMasks,
-    features: readonly Tensor[],
-    batch: ImageBatch,
-    { rois, labels, matched }: PositiveRois,
-    observe?: Observer,
+    { rois, labels, matched, total }: PositiveRois,
+    parts: boolean,
+    logits: (rois: Tensor, labels: Tensor) => Promise<Tensor>,
   ): Promise<Tensor> {
     const { device } = rois;
     return device.scope(async () => {
-      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), true, observe);
       const wanted = projectMasksOnBoxes(truths, rois, matched, MASK_SIZE);
-      return binaryCrossEntropyWithLogits(selectChannel(logits, labels), wanted);
+      const computed = parts
+        ? listParts(total, { length: labels.size, step: MASK_PART }, (first, rows) =>
+            logits(narrow(rois, 0, first, rows), narrow(labels, 0, first, rows)),
+          )
+        : logits(rois, labels);
+      return binaryCrossEntropyWithLogits(await computed, wanted);
     });
   }
 

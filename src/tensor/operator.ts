@@ -1,4 +1,4 @@
-import type { GradientThunk } from './autograd.ts';
+import { edgeTo, type GradientThunk } from './autograd.ts';
 import type { DType, Tensor } from './tensor.ts';
 
 export type Inputs = Record<string, Tensor | undefined>;
@@ -96,7 +96,7 @@ export function defineOperator<I extends Inputs, P extends Params>(
     for (const [name, tensor] of Object.entries(saved)) if (tensor) kept[name] = tensor.view(tensor.shape);
     const node = device.record({
       operator: definition.name,
-      edges: edges.map(([input, tensor]) => ({ input, node: tensor.node, leaf: tensor.node ? null : tensor })),
+      edges: edges.map(([input, tensor]) => edgeTo(input, tensor)),
       saved: kept,
       backward: (upstream, into) => {
         if (!definition.backward) throw new Error(`${definition.name} has no backward rule.`);
