@@ -27,6 +27,7 @@ export function tunerOption(): Option {
 
 /** What chooses the kernels of a device. */
 export interface KernelOptions {
+  /** A family that was asked for; by default the one of the run to go on with, else `auto`. */
   kernels?: KernelFamily;
   /** False takes the built-in table. */
   tuner?: boolean;
@@ -84,13 +85,15 @@ export function droppedKernels({ key, classes }: TunedKernels): string[] {
 export async function chooseKernels(
   device: Device,
   say: (line: string) => void,
-  { kernels = 'auto', tuner = true, recorded }: KernelOptions = {},
+  { kernels, tuner = true, recorded }: KernelOptions = {},
   measure = measureKernels,
 ): Promise<void> {
-  setKernelFamily(device, kernels);
-  if (kernels !== 'auto' || !tuner || process.env[TUNER_VARIABLE] === 'off') return;
   const key = adapterKey(device.gpu.opened);
-  if (recorded?.adapter === key.name && recorded.kernels.origin === 'table') return;
+  const before = recorded?.adapter === key.name ? recorded.kernels : undefined;
+  const family = kernels ?? (before?.origin === 'family' ? before.family : 'auto');
+  setKernelFamily(device, family);
+  if (family !== 'auto' || !tuner || process.env[TUNER_VARIABLE] === 'off') return;
+  if (before?.origin === 'table') return;
   if (recorded?.kernels.origin === 'measured') {
     const { kernels: kept } = recorded;
     if (differingPart(kept.key, key) === undefined && choicesAreLegal(device, kept)) {

@@ -8,17 +8,24 @@ import {
   planPrediction,
   planTraining,
   predictionWork,
+  validationOf,
   workOf,
 } from '../train/memoryPlan.ts';
 import type { Run } from '../train/run.ts';
 import { say } from './session.ts';
 
-/** Tells what a step (or a prediction of a batch) of a planned run will need, before anything is allocated. */
-export async function sayPlan(device: Device, run: Run, mode: 'train' | 'predict' = 'train'): Promise<MemoryPlan> {
+/** Tells what a run, or steps or predictions of its batches, will need, before anything is allocated. */
+export async function sayPlan(
+  device: Device,
+  run: Run,
+  what: 'run' | 'train' | 'predict' = 'run',
+): Promise<MemoryPlan> {
   const work = workOf(run);
   const plan =
-    mode === 'train' ? await planTraining(device, run.model, work) : await planPrediction(device, run.model, work);
-  if (sayLine(mode === 'train' ? 'Training' : 'Prediction', plan, device) && mode === 'train') {
+    what === 'predict'
+      ? await planPrediction(device, run.model, work)
+      : await planTraining(device, run.model, work, what === 'run' ? validationOf(run) : undefined);
+  if (sayLine(what === 'predict' ? 'Prediction' : 'Training', plan, device) && what !== 'predict') {
     const less = run.options.checkpointActivations ? '' : '--checkpoint-activations, ';
     say(`Less is needed with ${less}a smaller --batch-size, or a smaller --resize or minSize.`);
   }

@@ -20,7 +20,7 @@ export function adapterOption(): Option {
 /** `--kernels FAMILY`, for commands that check or time kernels. */
 export function kernelsOption(): Option {
   return new Option('--kernels <family>', `compute products and convolutions by: ${kernelFamilies.join(', ')}`)
-    .default('auto')
+    .default(undefined, 'auto')
     .argParser(parseKernelFamily);
 }
 

@@ -14,7 +14,13 @@ const handle = (): object => ({});
  */
 export function countingDevice(like: OpenedDevice): OpenedDevice {
   const { limits, features } = like.device;
-  const pass = { setPipeline: nothing, setBindGroup: nothing, dispatchWorkgroups: nothing, end: nothing };
+  const pass = {
+    setPipeline: nothing,
+    setBindGroup: nothing,
+    dispatchWorkgroups: nothing,
+    dispatchWorkgroupsIndirect: nothing,
+    end: nothing,
+  };
   const encoder = {
     beginComputePass: () => pass,
     clearBuffer: nothing,

@@ -13,13 +13,18 @@ export class DerivedCache<R extends { readonly size: number }> {
   readonly #entries = new Map<string, R>();
   readonly #keysOf = new Map<number, Set<string>>();
   readonly #release: (resource: R) => void;
+  readonly #around: (make: () => R) => R;
   readonly #budget: number;
   #bytes = 0;
 
-  /** @param budget bytes that `settle` leaves. */
-  constructor(budget: number, release: (resource: R) => void) {
+  /**
+   * @param budget bytes that `settle` leaves
+   * @param around calls what makes a resource
+   */
+  constructor(budget: number, release: (resource: R) => void, around = (make: () => R): R => make()) {
     this.#budget = budget;
     this.#release = release;
+    this.#around = around;
   }
 
   /**
@@ -34,7 +39,7 @@ export class DerivedCache<R extends { readonly size: number }> {
       this.#entries.set(key, known);
       return known;
     }
-    const resource = make();
+    const resource = this.#around(make);
     this.#entries.set(key, resource);
     this.#bytes += resource.size;
     for (const { contents } of sources) {

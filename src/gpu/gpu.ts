@@ -1,8 +1,11 @@
 import type { OpenedDevice } from './adapter.ts';
+import { afterwards } from './afterwards.ts';
 import { BatchData } from './batchData.ts';
 import { BindGroupCache } from './bindGroups.ts';
+import { type Condition, conditionalGrid } from './condition.ts';
 import { copyToTexture } from './copyToTexture.ts';
 import { DerivedCache } from './derived.ts';
+import { DeviceErrors } from './deviceErrors.ts';
 import { type Dispatch, gridOf, holdsHalves, partsOf, RANGE_ALIGNMENT, resourcesOf } from './dispatch.ts';
 import { GpuError } from './gpuError.ts';
 import {
@@ -63,6 +66,7 @@ export class Gpu {
    * {@link RANGE_ALIGNMENT}) to see that with small tensors.
    */
   bindingLimit: number;
+  #condition: Condition | null = null;
   #profiler: Profiler | null = null;
   #ledger = new MemoryLedger();
   #stagingLedger = new MemoryLedger();
@@ -73,8 +77,7 @@ export class Gpu {
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
   #data: BatchData;
-  #checks = new Set<Promise<void>>();
-  #failure: GpuError | null = null;
+  #errors: DeviceErrors;
   #closed = false;
   #counts = { dispatches: 0, submits: 0, readbacks: 0, parts: 0 };
 
@@ -84,11 +87,11 @@ export class Gpu {
     const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
     this.bindingLimit =
       Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / RANGE_ALIGNMENT) * RANGE_ALIGNMENT;
+    this.#errors = new DeviceErrors(this.device);
     this.#programs = new ProgramCache(this.device, (verdict) =>
-      this.#check(
+      this.#errors.expect(
         verdict.then((error) => {
-          // It replaces what followed from it, such as a refused submit.
-          if (error) this.#failure = error;
+          if (error) this.#errors.blame(error);
         }),
       ),
     );
@@ -97,10 +100,10 @@ export class Gpu {
       this.#ledger,
       (size) => {
         this.#checkSize(size);
-        return this.#guarded('out-of-memory', `creating a buffer of ${size} bytes`, () =>
+        return this.#errors.guarded('out-of-memory', `creating a buffer of ${size} bytes`, () =>
           this.device.createBuffer({
             size,
-            usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+            usage: GPUBufferUsage.STORAGE | GPUBufferUsage.INDIRECT | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
           }),
         );
       },
@@ -108,23 +111,28 @@ export class Gpu {
     );
     this.textures = this.#texturePool(16);
     this.halfTextures = this.#texturePool(8);
-    this.derived = new DerivedCache(DERIVED_BYTES, (resource) => this.giveBack(resource));
+    // What is kept must be there whether or not the work that first asks for it runs.
+    this.derived = new DerivedCache(
+      DERIVED_BYTES,
+      (resource) => this.giveBack(resource),
+      (make) => this.under(null, make),
+    );
     this.#staging = new BufferPool(this.#stagingLedger, (size) =>
-      this.#guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
+      this.#errors.guarded('out-of-memory', `creating a readback buffer of ${size} bytes`, () =>
         this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST }),
       ),
     );
     void this.device.lost.then((info) => {
-      if (!this.#closed) this.#fail('lost', `The device was lost (${info.reason}): ${info.message}`);
+      if (!this.#closed) this.#errors.fail('lost', `The device was lost (${info.reason}): ${info.message}`);
     });
-    this.device.onuncapturederror = (event) => this.#fail('internal', event.error.message);
+    this.device.onuncapturederror = (event) => this.#errors.fail('internal', event.error.message);
   }
 
   #texturePool(texelBytes: TexelBytes): TexturePool {
     return new TexturePool(this.#ledger, texelBytes, (size) => {
       if (size[1] > this.limits.maxTextureDimension2D)
         throw new GpuError('out-of-memory', `A texture of ${size[1]} rows passes the limit of this adapter.`);
-      return this.#guarded('out-of-memory', `creating a texture of ${size.join('×')} texels`, () =>
+      return this.#errors.guarded('out-of-memory', `creating a texture of ${size.join('×')} texels`, () =>
         this.device.createTexture({
           size,
           format: textureFormat(texelBytes === 8),
@@ -205,39 +213,9 @@ export class Gpu {
     this.#counts.parts++;
   }
 
-  #fail(kind: GpuError['kind'], message: string): void {
-    this.#failure ??= new GpuError(kind, message);
-  }
-
-  /** Runs `make` inside an error scope whose verdict is awaited by the next readback or `sync`. */
-  #guarded<T>(filter: GPUErrorFilter, what: string, make: () => T): T {
-    this.device.pushErrorScope(filter);
-    const made = make();
-    this.#check(
-      this.device.popErrorScope().then((error) => {
-        if (error) {
-          this.#fail(
-            filter === 'out-of-memory' ? 'out-of-memory' : 'validation',
-            filter === 'out-of-memory'
-              ? `Out of device memory when ${what}: ${error.message}`
-              : `${what}: ${error.message}`,
-          );
-        }
-      }),
-    );
-    return made;
-  }
-
-  #check(promise: Promise<void>): void {
-    const settled = promise
-      .catch((error: unknown) => this.#fail('internal', String(error)))
-      .finally(() => this.#checks.delete(settled));
-    this.#checks.add(settled);
-  }
-
   /** Throws the first error that the device has reported so far. */
   throwIfFailed(): void {
-    if (this.#failure) throw this.#failure;
+    this.#errors.throwIfFailed();
   }
 
   #bindGroup(compiled: Compiled, resources: (PooledBuffer | PooledTexture)[]): GPUBindGroup {
@@ -258,6 +236,23 @@ export class Gpu {
         });
       }
       return this.device.createBindGroup({ layout: compiled.layout, entries });
+    });
+  }
+
+  /** What the dispatches now appended depend on. */
+  get condition(): Condition | null {
+    return this.#condition;
+  }
+
+  /**
+   * The dispatches inside `body` run on the device only where a condition holds; else what they write keeps what it holds, which of a new buffer is
+   * anything. Clears, copies and uploads are always done. Also for asynchronous bodies.
+   */
+  under<T>(condition: Condition | null, body: () => T): T {
+    const outer = this.#condition;
+    this.#condition = condition;
+    return afterwards(body, () => {
+      this.#condition = outer;
     });
   }
 
@@ -288,6 +283,7 @@ export class Gpu {
       }
       return;
     }
+    const grid = this.#condition && conditionalGrid(this, this.#condition, [x, y, z]);
     if (!this.#data.uniformsFit(compiled.uniformBytes) || this.#pending >= DISPATCHES_PER_SUBMIT) this.flush();
     const group = this.#bindGroup(compiled, resources);
     const pass = this.#profiler
@@ -299,7 +295,8 @@ export class Gpu {
     } else {
       pass.setBindGroup(0, group);
     }
-    pass.dispatchWorkgroups(x, y, z);
+    if (grid) pass.dispatchWorkgroupsIndirect(grid.buffer, grid.offset);
+    else pass.dispatchWorkgroups(x, y, z);
     if (this.#profiler) this.#endPass();
     this.#pending++;
     this.#counts.dispatches++;
@@ -324,7 +321,8 @@ export class Gpu {
   ): GPUComputePassEncoder {
     this.#endPass();
     const bytes = resources.reduce((sum, { size }) => sum + size, 0);
-    const timestampWrites = profiler.begin({ kernel: label, module: this.label, bytes, flops });
+    const info = { kernel: label, module: this.label, bytes, flops, condition: this.#condition };
+    const timestampWrites = profiler.begin(info, this.#open());
     this.#pass = this.#open().beginComputePass({ timestampWrites });
     return this.#pass;
   }
@@ -347,7 +345,7 @@ export class Gpu {
     const encoder = this.#encoder;
     this.#encoder = null;
     this.#profiler?.resolve(encoder);
-    this.#guarded('validation', 'Submitting commands', () => {
+    this.#errors.guarded('validation', 'Submitting commands', () => {
       this.#data.write(this.device.queue);
       this.device.queue.submit([encoder.finish()]);
     });
@@ -433,14 +431,14 @@ export class Gpu {
       this.flush();
       this.#counts.readbacks++;
       await this.#patiently(staging.gpuBuffer.mapAsync(GPUMapMode.READ, 0, total)).catch(async (error: unknown) => {
-        await this.#settle();
+        await this.#errors.settle();
         this.throwIfFailed();
         throw error;
       });
       const mapped = staging.gpuBuffer.getMappedRange(0, total);
       const copies = parts.map(({ bytes }, index) => mapped.slice(offsets[index], offsets[index] + bytes));
       staging.gpuBuffer.unmap();
-      await this.#settle();
+      await this.#errors.settle();
       this.throwIfFailed();
       return copies;
     } finally {
@@ -459,15 +457,11 @@ export class Gpu {
     }
   }
 
-  async #settle(): Promise<void> {
-    while (this.#checks.size > 0) await Promise.all(this.#checks);
-  }
-
   /** Waits until the queue is empty and throws what went wrong. */
   async sync(): Promise<void> {
     this.flush();
     await this.#patiently(this.device.queue.onSubmittedWorkDone());
-    await this.#settle();
+    await this.#errors.settle();
     this.throwIfFailed();
   }
 
@@ -487,10 +481,10 @@ export class Gpu {
     if (this.#closed) return;
     this.#closed = true;
     try {
-      if (!this.#failure) {
+      if (!this.#errors.failed) {
         this.flush();
         await this.#patiently(this.device.queue.onSubmittedWorkDone());
-        await this.#settle();
+        await this.#errors.settle();
       }
     } finally {
       this.device.destroy();

@@ -1,3 +1,4 @@
+import type { Condition } from './condition.ts';
 import type { Gpu } from './gpu.ts';
 
 /** What a dispatch is, as the profiler sees it. */
@@ -10,10 +11,12 @@ export interface DispatchInfo {
   bytes: number;
   /** Multiplications and additions, where the operator tells. */
   flops: number;
+  /** Runs only where it holds: else its bytes and operations are 0. */
+  condition: Condition | null;
 }
 
 /** One dispatch, timed on the device. */
-export interface Span extends DispatchInfo {
+export interface Span extends Omit<DispatchInfo, 'condition'> {
   /** Nanoseconds of the device's clock. */
   start: number;
   end: number;
@@ -21,7 +24,9 @@ export interface Span extends DispatchInfo {
 
 /** Dispatches timed between two submits. Their two timestamps each take 256-byte aligned places when resolved. */
 const SLOTS = 128;
-const BYTES_PER_FLUSH = SLOTS * 2 * 8;
+const TIMES_BYTES = SLOTS * 2 * 8;
+/** Behind the times, the counts that conditions depend on. */
+const BYTES_PER_FLUSH = TIMES_BYTES + SLOTS * 4;
 /** Flushes that one buffer keeps until they are collected. */
 const FLUSHES_PER_BUFFER = 32;
 
@@ -44,25 +49,34 @@ export class Profiler {
     this.#queries = device.createQuerySet({ type: 'timestamp', count: SLOTS * 2 });
   }
 
-  /** The timestamps of the next dispatch's pass. */
-  begin(info: DispatchInfo): GPUComputePassTimestampWrites {
+  /** Where the flush being encoded puts its results. */
+  #place(): { buffer: GPUBuffer; offset: number } {
+    const index = this.#flushes.length;
+    const at = Math.floor(index / FLUSHES_PER_BUFFER);
+    this.#buffers[at] ??= this.#device.createBuffer({
+      size: BYTES_PER_FLUSH * FLUSHES_PER_BUFFER,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      label: 'timestamps',
+    });
+    return { buffer: this.#buffers[at], offset: (index % FLUSHES_PER_BUFFER) * BYTES_PER_FLUSH };
+  }
+
+  /** The timestamps of the next dispatch's pass, which `encoder` has not begun yet. */
+  begin(info: DispatchInfo, encoder: GPUCommandEncoder): GPUComputePassTimestampWrites {
     const slot = this.#open.push(info) - 1;
     if (slot >= SLOTS) throw new Error(`Profiler: more than ${SLOTS} dispatches before a submit.`);
+    if (info.condition) {
+      const { gpuBuffer, offset } = info.condition.count;
+      const to = this.#place();
+      encoder.copyBufferToBuffer(gpuBuffer, offset, to.buffer, to.offset + TIMES_BYTES + slot * 4, 4);
+    }
     return { querySet: this.#queries, beginningOfPassWriteIndex: slot * 2, endOfPassWriteIndex: slot * 2 + 1 };
   }
 
   /** Keeps the timestamps of what was encoded; call it once before the encoder is finished. */
   resolve(encoder: GPUCommandEncoder): void {
     if (this.#open.length === 0) return;
-    const index = this.#flushes.length;
-    const at = Math.floor(index / FLUSHES_PER_BUFFER);
-    this.#buffers[at] ??= this.#device.createBuffer({
-      size: BYTES_PER_FLUSH * FLUSHES_PER_BUFFER,
-      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-      label: 'timestamps',
-    });
-    const buffer = this.#buffers[at];
-    const offset = (index % FLUSHES_PER_BUFFER) * BYTES_PER_FLUSH;
+    const { buffer, offset } = this.#place();
     encoder.resolveQuerySet(this.#queries, 0, this.#open.length * 2, buffer, offset);
     this.#flushes.push({ buffer, offset, dispatches: this.#open });
     this.#open = [];
@@ -86,12 +100,15 @@ export class Profiler {
       encoder.copyBufferToBuffer(source, 0, staging, 0, bytes);
       this.#device.queue.submit([encoder.finish()]);
       await staging.mapAsync(GPUMapMode.READ);
-      const times = new BigUint64Array(staging.getMappedRange().slice(0));
+      const results = staging.getMappedRange().slice(0);
       staging.destroy();
       for (const [flush, { dispatches }] of part.entries()) {
-        const first = (flush * BYTES_PER_FLUSH) / 8;
-        for (const [slot, info] of dispatches.entries()) {
-          spans.push({ ...info, start: Number(times[first + slot * 2]), end: Number(times[first + slot * 2 + 1]) });
+        const times = new BigUint64Array(results, flush * BYTES_PER_FLUSH, SLOTS * 2);
+        const counts = new Uint32Array(results, flush * BYTES_PER_FLUSH + TIMES_BYTES, SLOTS);
+        for (const [slot, { condition, ...info }] of dispatches.entries()) {
+          const ran = !condition || counts[slot] > condition.part * condition.step;
+          const span = { ...info, start: Number(times[slot * 2]), end: Number(times[slot * 2 + 1]) };
+          spans.push(ran ? span : { ...span, bytes: 0, flops: 0 });
         }
       }
     }

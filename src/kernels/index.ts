@@ -10,6 +10,7 @@ export * from './convTranspose2d.ts';
 export * from './gradScaler.ts';
 export * from './interpolate.ts';
 export * from './linear.ts';
+export * from './listParts.ts';
 export * from './losses.ts';
 export * from './masks.ts';
 export * from './matcher.ts';

@@ -7,14 +7,24 @@ import type { Tensor } from '../tensor/tensor.ts';
  *
  * Each value becomes a pair (key, index) whose unsigned order is the wanted one: the key is the value's bits, turned so
  * that larger values come first, and equal values (-0 equals +0) follow by index. All pairs differ, so the order is total.
- *   1. Runs of RUN pairs are sorted by a bitonic network in workgroup memory.
- *   2. Neighbouring runs are merged until one is left: a pair's place in the merged run is its place in its own run
- *      plus the number of smaller pairs in the other, found by binary search; pairs beyond place k are dropped.
- * That is 2 + log2(N / RUN) dispatches; with small k the runs are cut to k at once, so later merges touch little.
+ *   1. Runs of RUN values are sorted by counting: a value's place is the number of pairs of its run that come before its own.
+ *   2. Several runs at a time are merged until one is left: a pair's place is its place in its own run plus the numbers of
+ *      pairs of the others that come before it, found by binary search; pairs beyond place k are dropped.
+ * Nothing waits for anything within a dispatch: a software adapter pays much for barriers, and a sorting network in workgroup
+ * memory takes 36 of them for such a run. With small k the runs are cut to k at once, so later merges touch little.
  */
-const RUN = 1024;
-// Few lanes: software adapters pay for each subgroup of a workgroup that has barriers (SwiftShader: some 40 µs), a GPU hardly cares.
+const RUN = 256;
+/** Up to so many values are one run: counting costs less than a merge. */
+const LONGEST_RUN = 512;
+/** Up to so many runs are merged in one dispatch; more, in steps of at most MERGED. */
+const MERGED_AT_ONCE = 16;
+const MERGED = 4;
+
 const LANES = 32;
+/** Values of a lane: it compares all of them with each key that it loads. */
+const COUNTED = 8;
+/** Pairs of a lane, whose searches go on side by side. */
+const SEARCHED = 4;
 
 /** WGSL type of one entry of a sorted order: x = key (ascending), y = index in the row. */
 const PAIR = 'vec2u';
@@ -22,88 +32,126 @@ const PAIR = 'vec2u';
 /** The keys of what `dropBoxes` marked: -Infinity, and nothing real after it. */
 export const DROPPED_KEY = 0xff800000;
 
-const pairLess = `
-fn less(a: vec2u, b: vec2u) -> bool { return a.x < b.x || (a.x == b.x && a.y < b.y); }
-`;
+const each = (count: number, text: (index: number) => string): string =>
+  Array.from({ length: count }, (_, index) => text(index)).join('\n');
+
+/** WGSL that adds to every rank how many values from `from` to before `until` have a key below the lane's own `bound`. */
+function countBelow(from: string, until: string, bound: 'key' | 'nextKey'): string {
+  const unroll = 4;
+  const count = (other: string) => each(COUNTED, (c) => `rank${c} += select(0u, 1u, ${other} < ${bound}${c});`);
+  return `
+  for (at = ${from}; at + ${unroll - 1}u < ${until}; at += ${unroll}u) {
+    ${each(unroll, (i) => `let other${i} = keyOf(values[row + at + ${i}u]);`)}
+    ${each(unroll, (i) => count(`other${i}`))}
+  }
+  for (; at < ${until}; at++) {
+    let other = keyOf(values[row + at]);
+    ${count('other')}
+  }`;
+}
 
 const sortRuns = defineProgram({
   name: 'sortRuns',
-  // rows × runs workgroups; n values per row; `kept` pairs per run are stored; `size` is the power of two that is sorted.
-  uniforms: { n: 'u32', runs: 'u32', total: 'u32', kept: 'u32', size: 'u32' },
+  // `total` runs of `width` values in rows of `n`; `kept` pairs of each are stored; `parts` workgroups for each.
+  uniforms: { n: 'u32', width: 'u32', runs: 'u32', total: 'u32', parts: 'u32', kept: 'u32' },
   bindings: { values: ['read', 'u32'], y: ['write', PAIR] },
-  code: () => `${pairLess}
-var<workgroup> pairs: array<vec2u, ${RUN}>;
-
-fn keyOf(value: u32) -> u32 {
+  // Keys are compared as signed integers, which SIMD units can do at once; the smallest of them is NaN's.
+  code: () => `
+fn keyOf(value: u32) -> i32 {
   // NaN counts as largest, as in torch; -0 equals +0.
-  if ((value & 0x7fffffffu) > 0x7f800000u) { return 0u; }
-  let bits = select(value, 0u, value == 0x80000000u);
-  let ascending = select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-  return ~ascending;
+  let bits = bitcast<i32>(select(value, 0u, value == 0x80000000u));
+  let ascending = bits ^ select(0, 0x7fffffff, bits < 0);
+  return select(~ascending, bitcast<i32>(0x80000000u), (value & 0x7fffffffu) > 0x7f800000u);
 }
 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let block = group.x + group.y * groups.x;
-  let row = block / u.runs;
-  let first = (block % u.runs) * ${RUN}u;
-  for (var t = lane; t < u.size; t += ${LANES}u) {
-    let index = first + t;
-    var pair = vec2u(0xffffffffu, index);
-    if (index < u.n && block < u.total) { pair.x = keyOf(values[row * u.n + index]); }
-    pairs[t] = pair;
-  }
-  workgroupBarrier();
-  for (var span = 2u; span <= u.size; span *= 2u) {
-    for (var step = span / 2u; step > 0u; step /= 2u) {
-      for (var t = lane; t < u.size / 2u; t += ${LANES}u) {
-        let low = 2u * t - (t & (step - 1u));
-        let high = low + step;
-        let a = pairs[low];
-        let b = pairs[high];
-        if (less(b, a) == ((low & span) == 0u)) {
-          pairs[low] = b;
-          pairs[high] = a;
-        }
-      }
-      workgroupBarrier();
+  let part = group.x + group.y * groups.x;
+  let block = part / u.parts;
+  let row = block / u.runs * u.n;
+  let first = (block % u.runs) * u.width;
+  let end = min(first + u.width, u.n);
+  let own = first + (part % u.parts) * ${LANES * COUNTED}u;
+  if (block < u.total && own < end) {
+${each(
+  COUNTED,
+  (c) => `    let index${c} = own + ${c * LANES}u + lane;
+    let key${c} = keyOf(values[row + min(index${c}, u.n - 1u)]);
+    let nextKey${c} = key${c} + 1;
+    var rank${c} = 0u;`,
+)}
+    let ownEnd = min(own + ${LANES * COUNTED}u, end);
+    var at = first;
+    // Equal keys come first where their index is smaller.
+    ${countBelow('first', 'own', 'nextKey')}
+    for (at = own; at < ownEnd; at++) {
+      let other = keyOf(values[row + at]);
+      ${each(COUNTED, (c) => `rank${c} += select(0u, 1u, other < select(key${c}, nextKey${c}, at < index${c}));`)}
     }
-  }
-  if (block < u.total) {
-    for (var t = lane; t < u.kept; t += ${LANES}u) {
-      y[block * u.kept + t] = pairs[t];
-    }
+    ${countBelow('ownEnd', 'end', 'key')}
+${each(
+  COUNTED,
+  (c) => `    if (index${c} < end && rank${c} < u.kept) {
+      y[block * u.kept + rank${c}] = vec2u(bitcast<u32>(key${c}) ^ 0x80000000u, index${c});
+    }`,
+)}
   }
 }`,
 });
 
 const mergeRuns = defineProgram({
   name: 'mergeRuns',
-  // Runs of `width` values of a row of `n`, each stored as its first `kept` = min(width, k) pairs, become runs of `nextKept`.
-  uniforms: { count: 'u32', n: 'u32', width: 'u32', runs: 'u32', kept: 'u32', nextRuns: 'u32', nextKept: 'u32' },
+  // `total` runs of `width` values in rows of `n`, each stored as its first `kept` = min(width, k) pairs: `ways` of them become one of
+  // `nextKept`. `stride` is the largest power of two up to `kept`; `parts` workgroups for each run.
+  uniforms: {
+    n: 'u32',
+    width: 'u32',
+    runs: 'u32',
+    total: 'u32',
+    parts: 'u32',
+    kept: 'u32',
+    stride: 'u32',
+    ways: 'u32',
+    nextRuns: 'u32',
+    nextKept: 'u32',
+  },
   bindings: { x: ['read', PAIR], y: ['write', PAIR] },
-  code: () =>
-    pairLess +
-    perElement(`
-    let place = i % u.kept;
-    let run = (i / u.kept) % u.runs;
-    let row = i / (u.kept * u.runs);
-    if (place < min(u.kept, u.n - run * u.width)) {
-      let pair = x[i];
-      let other = run ^ 1u;
-      var low = 0u;
-      if (other < u.runs) {
-        let start = (row * u.runs + other) * u.kept;
-        var high = min(u.kept, u.n - other * u.width);
-        while (low < high) {
-          let middle = (low + high) / 2u;
-          if (less(x[start + middle], pair)) { low = middle + 1u; } else { high = middle; }
-        }
+  code: () => `
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let part = group.x + group.y * groups.x;
+  let block = part / u.parts;
+  let row = block / u.runs;
+  let run = block % u.runs;
+  let length = min(u.kept, u.n - run * u.width);
+  if (block < u.total) {
+${each(
+  SEARCHED,
+  (s) => `    let at${s} = (part % u.parts) * ${LANES * SEARCHED}u + ${s * LANES}u + lane;
+    let pair${s} = x[block * u.kept + min(at${s}, length - 1u)];
+    var place${s} = at${s};`,
+)}
+    let next = run / u.ways;
+    for (var other = next * u.ways; other < min((next + 1u) * u.ways, u.runs); other++) {
+      if (other == run) { continue; }
+      let start = (row * u.runs + other) * u.kept;
+      let otherLength = min(u.kept, u.n - other * u.width);
+      // All indices of a run before are smaller, so equal keys come first there.
+      let equal = select(0u, 1u, other < run);
+      ${each(SEARCHED, (s) => `var less${s} = 0u;`)}
+      for (var step = u.stride; step > 0u; step /= 2u) {
+${each(
+  SEARCHED,
+  (s) => `        let upTo${s} = min(less${s} + step, otherLength);
+        less${s} = select(less${s}, upTo${s}, x[start + upTo${s} - 1u].x < pair${s}.x + equal);`,
+)}
       }
-      if (place + low < u.nextKept) {
-        y[(row * u.nextRuns + run / 2u) * u.nextKept + place + low] = pair;
-      }
-    }`),
+      ${each(SEARCHED, (s) => `place${s} += less${s};`)}
+    }
+    let out = (row * u.nextRuns + next) * u.nextKept;
+${each(SEARCHED, (s) => `    if (at${s} < length && place${s} < u.nextKept) { y[out + place${s}] = pair${s}; }`)}
+  }
+}`,
 });
 
 const takePairs = defineProgram({
@@ -123,33 +171,46 @@ const takePairs = defineProgram({
  */
 export function descendingOrder(values: Tensor, rows: number, n: number, k: number): Tensor {
   const { device } = values;
-  let runs = Math.ceil(n / RUN);
-  let width = RUN;
-  let kept = Math.min(RUN, k);
+  let width = n <= LONGEST_RUN ? n : RUN;
+  let runs = Math.ceil(n / Math.max(width, 1));
+  let kept = Math.min(width, k);
   let order = device.empty([rows, runs * kept, 2], 'u32');
   if (rows === 0 || k === 0) return order;
+  const sorters = Math.ceil(width / (LANES * COUNTED));
   device.gpu.dispatch(sortRuns, {
     buffers: { values, y: order },
-    uniforms: { n, runs, total: rows * runs, kept, size: Math.min(RUN, 2 ** Math.ceil(Math.log2(n))) },
-    workgroups: rows * runs,
+    uniforms: { n, width, runs, total: rows * runs, parts: sorters, kept },
+    workgroups: rows * runs * sorters,
   });
   while (runs > 1) {
-    const nextRuns = Math.ceil(runs / 2);
-    const nextKept = Math.min(width * 2, k);
+    const ways = runsMerged(runs);
+    const nextRuns = Math.ceil(runs / ways);
+    const nextKept = Math.min(width * ways, k);
     const next = device.empty([rows, nextRuns * nextKept, 2], 'u32');
-    const count = rows * runs * kept;
+    const parts = Math.ceil(kept / (LANES * SEARCHED));
+    const stride = 2 ** Math.floor(Math.log2(kept));
     device.gpu.dispatch(mergeRuns, {
       buffers: { x: order, y: next },
-      uniforms: { count, n, width, runs, kept, nextRuns, nextKept },
-      workgroups: workgroupsFor(count),
+      uniforms: { n, width, runs, total: rows * runs, parts, kept, stride, ways, nextRuns, nextKept },
+      workgroups: rows * runs * parts,
     });
     order.dispose();
     order = next;
     runs = nextRuns;
     kept = nextKept;
-    width *= 2;
+    width *= ways;
   }
   return order;
+}
+
+/** How many of so many runs to merge into one: about equally many in each of the dispatches that will be needed. */
+function runsMerged(runs: number): number {
+  if (runs <= MERGED_AT_ONCE) return runs;
+  let dispatches = 1;
+  while (MERGED ** dispatches < runs) dispatches++;
+  let ways = 2;
+  while (ways ** dispatches < runs) ways++;
+  return ways;
 }
 
 /**

@@ -2,11 +2,16 @@ import { defineProgram } from '../gpu/program.ts';
 import { lines, range } from './tile.ts';
 
 /*
- * The linear maps of Winograd's minimal filtering F(4×4, 3×3) (Lavin, Gray 2016, "Fast Algorithms for Convolutional Neural Networks", interpolation
- * points 0, ±1, ±2, ∞). A 6 × 6 patch d of the input and a 3 × 3 kernel g give a 4 × 4 tile of the output:
+ * The linear maps of Winograd's minimal filtering F(4×4, 3×3) (Lavin, Gray 2016, "Fast Algorithms for Convolutional Neural Networks"). A 6 × 6
+ * patch d of the input and a 3 × 3 kernel g give a 4 × 4 tile of the output:
  *   y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A
  * Each program below computes L · X · Lᵀ of a small matrix X for one of these L, or its transpose, four channels at a time. The 36 entries of
  * what lies in between are 36 planes, each a matrix over (tile, channel) or (channel, channel).
+ *
+ * The points of interpolation are 0, ±5/8, ±3/2, ∞, those of oneDNN. They decide how much of the products cancels in Aᵀ and so how far rounding
+ * is magnified: the largest error is a third of that of Lavin's 0, ±1, ±2, ∞, the root of the mean square half of it, in all three directions
+ * (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", tells why). All
+ * coefficients of A and B are exact in float32.
  */
 export const TILE = 4;
 export const PATCH = 6;
@@ -14,54 +19,87 @@ export const PLANES = PATCH * PATCH;
 
 type Matrix = readonly (readonly number[])[];
 
-const Bt: Matrix = [
-  [4, 0, -5, 0, 1, 0],
-  [0, -4, -4, 1, 1, 0],
-  [0, 4, -4, -1, 1, 0],
-  [0, -2, -1, 2, 1, 0],
-  [0, 2, -1, -2, 1, 0],
-  [0, 4, 0, -5, 0, 1],
-];
-const G: Matrix = [
-  [1 / 4, 0, 0],
-  [-1 / 6, -1 / 6, -1 / 6],
-  [-1 / 6, 1 / 6, -1 / 6],
-  [1 / 24, 1 / 12, 1 / 6],
-  [1 / 24, -1 / 12, 1 / 6],
-  [0, 0, 1],
-];
-const At: Matrix = [
-  [1, 1, 1, 1, 1, 0],
-  [0, 1, -1, 2, -2, 0],
-  [0, 1, 1, 4, 4, 0],
-  [0, 1, -1, 8, -8, 1],
-];
+const [NEAR, FAR] = [5 / 8, 3 / 2];
 
-const transposed = (matrix: Matrix): Matrix => matrix[0].map((_, column) => matrix.map((row) => row[column]));
-const grid = (size: number): [number, number][] => range(size * size).map((i) => [Math.floor(i / size), i % size]);
-
-/** Σ coefficients[k] · name(k) without what is 0, and without factors of 1. */
-function combination(coefficients: readonly number[], name: (k: number) => string): string {
-  const terms = coefficients.flatMap((factor, k) => {
-    if (factor === 0) return [];
-    const size = Math.abs(factor);
-    return [`${factor < 0 ? '-' : '+'} ${size === 1 ? '' : `${size.toPrecision(9)} * `}${name(k)}`];
-  });
-  return terms.join(' ').replace(/^\+ /, '');
+/** The polynomials of degree 5 that vanish at all finite points but one; the last, of degree 5, at all five. */
+function inputMatrix(): Matrix {
+  const [p, q] = [NEAR ** 2, FAR ** 2];
+  const pair = (point: number, other: number) =>
+    [1, -1].map((sign) => [0, -sign * point * other, -other, sign * point, 1, 0]);
+  return [[p * q, 0, -(p + q), 0, 1, 0], ...pair(NEAR, q), ...pair(FAR, p), [0, p * q, 0, -(p + q), 0, 1]];
 }
 
-/** Declares out{i}_{j} = (L · X · Lᵀ)[i, j], where X[i, j] are the variables x{i}_{j}. */
-function sandwich(left: Matrix): string {
-  const inner = left[0].length;
-  const rows = left.map((coefficients, i) =>
-    lines(inner, (j) => `    let half${i}_${j} = ${combination(coefficients, (k) => `x${k}_${j}`)};`),
+/** The first powers of each point, divided by `weight`; of ∞ the highest power alone. */
+function powers(count: number, weight: (point: number) => number): Matrix {
+  const rows = [0, NEAR, -NEAR, FAR, -FAR].map((point) => range(count).map((k) => point ** k / weight(point)));
+  return [...rows, range(count).map((k) => (k === count - 1 ? 1 : 0))];
+}
+
+const B = inputMatrix();
+const A = powers(TILE, () => 1);
+/** Divided by the products of a point's distances from the others. */
+const G = powers(3, (point) => {
+  const others = [0, NEAR, -NEAR, FAR, -FAR].filter((other) => other !== point);
+  return others.reduce((product, other) => product * (point - other), 1);
+});
+
+const grid = (size: number): [number, number][] => range(size * size).map((i) => [Math.floor(i / size), i % size]);
+
+/** Σ coefficients[k] · names[k] without what is 0. Terms without a factor come first, the others are fused multiply-adds. */
+function combination(coefficients: readonly number[], names: readonly string[]): string {
+  const terms = coefficients.flatMap((factor, k) => (factor === 0 ? [] : [{ factor, name: names[k] }]));
+  terms.sort((a, b) => Number(a.factor !== 1) - Number(b.factor !== 1));
+  return terms.reduce((sum, { factor, name }) => {
+    if (factor === 1) return sum ? `(${sum} + ${name})` : name;
+    const size = factor.toPrecision(9);
+    return sum ? `fma(vec4f(${size}), ${name}, ${sum})` : `(${size} * ${name})`;
+  }, '');
+}
+
+/** The first of each pair of opposite points: powers of -p are the even ones of p and the odd ones negated, so the two share their sums. */
+const PAIRS = [1, 3];
+const ofParity = (coefficients: readonly number[], parity: number) =>
+  coefficients.map((factor, k) => (k % 2 === parity ? factor : 0));
+
+/** Declares to{i} = Σ_k matrix[i, k] · from[k]: six entries, one for each point. */
+function evaluate(matrix: Matrix, from: readonly string[], to: readonly string[]): string {
+  const single = [0, 5].map((i) => `    let ${to[i]} = ${combination(matrix[i], from)};`);
+  const pairs = PAIRS.map((i) => {
+    const [even, odd] = [0, 1].map((parity) => combination(ofParity(matrix[i], parity), from));
+    return `    let ${to[i]}even = ${even}; let ${to[i]}odd = ${odd};
+    let ${to[i]} = ${to[i]}even + ${to[i]}odd; let ${to[i + 1]} = ${to[i]}even - ${to[i]}odd;`;
+  });
+  return [...single, ...pairs].join('\n');
+}
+
+/** Declares to{i} = Σ_k matrix[k, i] · from[k]: the transpose of {@link evaluate}, of six entries. */
+function gather(matrix: Matrix, from: readonly string[], to: readonly string[]): string {
+  const pairs = PAIRS.map(
+    (k) =>
+      `    let ${to[0]}sum${k} = ${from[k]} + ${from[k + 1]}; let ${to[0]}difference${k} = ${from[k]} - ${from[k + 1]};`,
   );
-  const all = left.map((_, i) =>
-    left
-      .map((coefficients, j) => `    let out${i}_${j} = ${combination(coefficients, (k) => `half${i}_${k}`)};`)
-      .join('\n'),
-  );
-  return [...rows, ...all].join('\n');
+  const sums = to.map((name, i) => {
+    const part = i % 2 === 0 ? 'sum' : 'difference';
+    const terms = [from[0], ...PAIRS.map((k) => `${to[0]}${part}${k}`), from[5]];
+    const coefficients = [0, ...PAIRS, 5].map((k) => matrix[k][i]);
+    return `    let ${name} = ${combination(coefficients, terms)};`;
+  });
+  return [...pairs, ...sums].join('\n');
+}
+
+/** Declares out{i}_{j} = (L · X · Lᵀ)[i, j], where X[i, j] are the variables x{i}_{j}, of an L that is the matrix or its transpose. */
+function sandwich(map: typeof evaluate, matrix: Matrix): string {
+  const [points, powersOfPoint] = [range(matrix.length), range(matrix[0].length)];
+  const [to, from] = map === evaluate ? [points, powersOfPoint] : [powersOfPoint, points];
+  const columns = from.map((j) => {
+    const [column, half] = [from.map((k) => `x${k}_${j}`), to.map((k) => `half${j}_${k}`)];
+    return map(matrix, column, half);
+  });
+  const rows = to.map((i) => {
+    const [half, row] = [from.map((k) => `half${k}_${i}`), to.map((k) => `out${i}_${k}`)];
+    return map(matrix, half, row);
+  });
+  return [...columns, ...rows].join('\n');
 }
 
 export type WinogradFlags = {
@@ -138,7 +176,7 @@ export const winogradInput = defineProgram({
 ${load(source, 'x')}
 ${entry(`${tilePlace}
 ${readSquare(PATCH, 1)}
-${sandwich(Bt)}
+${sandwich(evaluate, B)}
 ${savePlanes}`)}`,
 });
 
@@ -151,7 +189,7 @@ export const winogradUpstream = defineProgram({
 ${load(source, 'x')}
 ${entry(`${tilePlace}
 ${readSquare(TILE, 0)}
-${sandwich(transposed(At))}
+${sandwich(evaluate, A)}
 ${savePlanes}`)}`,
 });
 
@@ -185,7 +223,7 @@ ${entry(`
 ${grid(3)
   .map(([i, j]) => `  let x${i}_${j} = factor * tapAt(${i * 3 + j}u, first);`)
   .join('\n')}
-${sandwich(G)}
+${sandwich(evaluate, G)}
 ${savePlanes}`)}`,
 });
 
@@ -205,7 +243,7 @@ export const winogradOutput = defineProgram({
 ${load(source, 'planes')}
 ${entry(`${tilePlace}
 ${readPlanes}
-${sandwich(At)}
+${sandwich(gather, A)}
   var factor = vec4f(1.0);
   if (u.scaled == 1u) { factor = scale[vector]; }
   var shift = vec4f();
@@ -238,7 +276,7 @@ export const winogradWeightGradient = defineProgram({
 ${load(source, 'planes')}
 ${entry(`
 ${readPlanes}
-${sandwich(transposed(G))}
+${sandwich(gather, G)}
   var factor = vec4f(1.0);
   if (u.scaled == 1u) { factor = scale[i % u.vectors]; }
   var outs = array<vec4f, 9>(${grid(3)

@@ -3,8 +3,9 @@ import { div } from '../kernels/arithmetic.ts';
 import { decodeBoxes } from '../kernels/boxes.ts';
 import { proposalRois, selectDetections } from '../kernels/detections.ts';
 import { selectChannel, selectClassBoxes } from '../kernels/gather.ts';
+import { listParts, mapList } from '../kernels/listParts.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
-import { projectMasksOnBoxes, type TruthMasks } from '../kernels/maskTargets.ts';
+import { projectMasksOnBoxes } from '../kernels/maskTargets.ts';
 import { matchBoxes } from '../kernels/matcher.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
 import type { PaddedBoxes } from '../kernels/padded.ts';
@@ -27,9 +28,11 @@ const BOX_POOL = 7;
 const MASK_POOL = 14;
 const SAMPLING_RATIO = 2;
 const SMOOTH_L1_BETA = 1 / 9;
-/** Mask heads of more channels, or of more positives per image, do not run on padding: that could cost more than the rest of a step. */
+/** Mask heads of more channels, or of more positives per image, are computed in parts of the list: padding could cost more than the rest of a step. */
 const PADDED_MASK_CHANNELS = 64;
 const PADDED_POSITIVES = 64;
+/** RoIs of a part. */
+const MASK_PART = 32;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -46,22 +49,8 @@ interface Selected {
   positives: PositiveRois;
   /** f32 []: what the losses of boxes are divided by, the number of samples. */
   total: Tensor;
-}
-
-/** Lengths that were read back; on a device that only counts memory, the most that each can be. */
-function lengthsOf({ gpu }: Device, read: Uint32Array, most: number): Uint32Array {
-  return gpu.opened.counts ? read.map(() => most) : read;
-}
-
-/** The first `length` positives. */
-function cut({ rows, rois, labels, matched, total }: PositiveRois, length: number): PositiveRois {
-  return {
-    rows: narrow(rows, 0, 0, length),
-    rois: narrow(rois, 0, 0, length),
-    labels: narrow(labels, 0, 0, length),
-    matched: narrow(matched, 0, 0, length),
-    total,
-  };
+  /** u32 [1]: the number of samples. */
+  length: Tensor;
 }
 
 /** torchvision's RoIHeads (`torchvision/models/detection/roi_heads.py`): box branch and, unless box-only, mask branch. */
@@ -98,9 +87,9 @@ export class RoiHeads {
 
   /**
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
-   * device, as lists that are as long as they may become, so nothing is read back, with three exceptions. Where somebody observes,
-   * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
-   * first. For a large mask head the positives are counted while the device computes the box head, and their list is cut.
+   * device, as lists that are as long as they may become, so nothing is read back; only where somebody observes they are cut to their
+   * lengths first. Batch norms (`headNorm`) leave padding out of their statistics, and a large mask head the parts of its list that hold
+   * padding only.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -112,34 +101,48 @@ export class RoiHeads {
     const { device } = features[0];
     return device.scope(async () => {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
-      const exact = observe || this.#config.headNorm === 'batch';
-      const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
-      const large =
-        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
-        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
-      const counted = this.#mask && large && !exact ? positives.total.data() : null;
-      // Awaited below, unless something fails before.
-      counted?.catch(() => undefined);
+      const chosen = observe ? await this.#narrowed(selected, counts, observe) : selected;
+      const { samples, positives } = chosen;
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, samples.rois, batch, BOX_POOL),
         true,
-        observe,
+        { list: observe ? undefined : { count: selected.length }, observe },
       );
-      const losses = this.#boxLosses(classLogits, boxRegression, { samples, positives, total });
+      const losses = this.#boxLosses(classLogits, boxRegression, chosen);
       const { masks } = training.truths;
       if (!this.#mask || !masks) return losses;
       const mask = this.#mask;
-      let found = positives;
-      if (counted) {
-        device.gpu.flush();
-        const [length] = lengthsOf(device, (await counted) as Uint32Array, positives.rows.size);
-        found = cut(positives, length);
-      }
-      const loss = device.labelled('roi_heads.mask', () =>
-        this.#maskLoss(mask, masks, features, batch, found, observe),
+      const pool = (rois: Tensor): Tensor => this.#pool(features, rois, batch, MASK_POOL);
+      const loss_mask = await device.labelled('roi_heads.mask', () =>
+        device.scope(async () => {
+          const logits = observe
+            ? selectChannel(await mask.forward(pool(positives.rois), true, observe), positives.labels)
+            : this.#maskLogits(mask, pool, positives, batch.imageSizes.length);
+          const wanted = projectMasksOnBoxes(masks, positives.rois, positives.matched, MASK_SIZE);
+          // Of the labelled class's mask against the matched truth, projected into each positive's box.
+          return binaryCrossEntropyWithLogits(logits, wanted);
+        }),
       );
-      return { ...losses, loss_mask: await loss };
+      return { ...losses, loss_mask };
     });
+  }
+
+  /** Logits of the labelled class [P, 28, 28] of a padded list of positives. */
+  #maskLogits(
+    mask: MaskBranch,
+    pool: (rois: Tensor) => Tensor,
+    { rois, labels, total }: PositiveRois,
+    images: number,
+  ): Tensor {
+    const large =
+      Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS || labels.size > PADDED_POSITIVES * images;
+    const list = { count: total, step: large ? MASK_PART : undefined };
+    const whole = !large || this.#config.headNorm === 'batch';
+    // The statistics of batch norms are of all parts.
+    if (whole) return selectChannel(mask.logits(mapList(list, rois, pool), true, list), labels);
+    return listParts(list, labels.size, (first, rows) =>
+      selectChannel(mask.logits(pool(narrow(rois, 0, first, rows)), true), narrow(labels, 0, first, rows)),
+    );
   }
 
   /** Truth boxes join the proposals; matching at the box thresholds; a balanced sample of each image, `counts` of them. */
@@ -163,15 +166,14 @@ export class RoiHeads {
     const samples = roiTargets(joined, candidates, truths, WEIGHTS);
     const most = Math.min(Math.trunc(batchSize * positiveFraction), candidates.shape[1]);
     const positives = positiveRois(samples, joined.matched, images * most);
-    return { selected: { samples, positives, total: joined.total }, counts: sampled.counts };
+    const { total, length } = joined;
+    return { selected: { samples, positives, total, length }, counts: sampled.counts };
   }
 
   /** The lists without their padding. */
-  async #narrowed({ samples, positives, total }: Selected, counts: Tensor, observe?: Observer): Promise<Selected> {
+  async #narrowed({ samples, positives, ...all }: Selected, counts: Tensor, observe: Observer): Promise<Selected> {
     const { device } = counts;
-    const read = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
-    const perImage = lengthsOf(device, read[0], this.#config.boxBatchSizePerImage);
-    const [positive] = lengthsOf(device, read[1], positives.rows.size);
+    const [perImage, [positive]] = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
     const length = perImage.reduce((sum, n) => sum + n, 0);
     const narrowed = {
       samples: {
@@ -179,10 +181,16 @@ export class RoiHeads {
         labels: narrow(samples.labels, 0, 0, length),
         codes: narrow(samples.codes, 0, 0, length),
       },
-      positives: cut(positives, positive),
-      total,
+      positives: {
+        rows: narrow(positives.rows, 0, 0, positive),
+        rois: narrow(positives.rois, 0, 0, positive),
+        labels: narrow(positives.labels, 0, 0, positive),
+        matched: narrow(positives.matched, 0, 0, positive),
+        total: positives.total,
+      },
+      ...all,
     };
-    if (observe) await this.#observeSamples(narrowed.samples, perImage, observe);
+    await this.#observeSamples(narrowed.samples, perImage, observe);
     return narrowed;
   }
 
@@ -220,23 +228,6 @@ export class RoiHeads {
         loss_classifier: crossEntropy(classLogits, samples.labels),
         loss_box_reg: div(regression, total),
       };
-    });
-  }
-
-  /** Binary cross entropy of the labelled class's mask against the matched truth, projected into each positive's box. */
-  #maskLoss(
-    mask: MaskBranch,
-    truths: TruthMasks,
-    features: readonly Tensor[],
-    batch: ImageBatch,
-    { rois, labels, matched }: PositiveRois,
-    observe?: Observer,
-  ): Promise<Tensor> {
-    const { device } = rois;
-    return device.scope(async () => {
-      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), true, observe);
-      const wanted = projectMasksOnBoxes(truths, rois, matched, MASK_SIZE);
-      return binaryCrossEntropyWithLogits(selectChannel(logits, labels), wanted);
     });
   }
 
@@ -287,11 +278,9 @@ export class RoiHeads {
       rois = narrow(rois, 0, 0, total);
       boxes = narrow(boxes, 0, 0, total);
     }
-    const { classLogits, boxRegression } = await this.#box.forward(
-      this.#pool(features, rois, batch, BOX_POOL),
-      false,
+    const { classLogits, boxRegression } = await this.#box.forward(this.#pool(features, rois, batch, BOX_POOL), false, {
       observe,
-    );
+    });
     const found = selectDetections(
       {
         scores: softmax(classLogits),
@@ -310,7 +299,9 @@ export class RoiHeads {
     const read = await device.readAll([found.boxes, found.scores, found.labels, found.counts]);
     const [allBoxes, allScores, allLabels, counts] = read as [Float32Array, Float32Array, Int32Array, Uint32Array];
     const most = found.labels.shape[1];
-    return Array.from(lengthsOf(device, counts, most), (n, image) => {
+    return Array.from(counts, (count, image) => {
+      // A device that only counts memory finds as many as there may be.
+      const n = device.gpu.opened.counts ? most : count;
       const first = image * most;
       return {
         boxes: allBoxes.slice(first * 4, (first + n) * 4),

@@ -1,6 +1,7 @@
+import type { Condition } from '../gpu/condition.ts';
 import { accumulate } from './accumulate.ts';
 import type { Device } from './device.ts';
-import type { Tensor } from './tensor.ts';
+import type { DType, Tensor } from './tensor.ts';
 
 /**
  * Computes one input's gradient. When `into` is given the kernel may add to it and return it; a thunk that ignores it
@@ -13,6 +14,14 @@ export interface Edge {
   input: string;
   node: GraphNode | null;
   leaf: Tensor | null;
+  shape: readonly number[];
+  dtype: DType;
+}
+
+/** The edge to an operator's input. */
+export function edgeTo(input: string, tensor: Tensor): Edge {
+  const { node, shape, dtype } = tensor;
+  return { input, node, leaf: node ? null : tensor, shape, dtype };
 }
 
 /** One recorded application of an operator. It owns its saved tensors until it has been consumed or dropped. */
@@ -21,6 +30,8 @@ export interface GraphNode {
   operator: string;
   /** What its dispatches are profiled under. */
   label: string;
+  /** Under which it was dispatched, and so is its backward pass. */
+  condition: Condition | null;
   edges: Edge[];
   saved: Record<string, Tensor>;
   backward: (upstream: Tensor, into: Partial<Record<string, Tensor>>) => Partial<Record<string, GradientThunk>>;
@@ -47,6 +58,29 @@ function gradientAt({ node, leaf }: Edge): Tensor | null {
 /** A gradient that something else also views (an addition passes one gradient to both sides) must not be written to. */
 function writableOf(current: Tensor | null): Tensor | undefined {
   return current?.storage.references === 1 ? current : undefined;
+}
+
+function setGradient(device: Device, { node, leaf }: Edge, gradient: Tensor): void {
+  device.disown(gradient);
+  if (node) node.gradient = gradient;
+  else if (leaf) leaf.grad = gradient;
+}
+
+/**
+ * A gradient that may be added to must be there before work adds to it that perhaps does not run: without that work it is what came before it, or 0.
+ */
+function prepareGradients(device: Device, { edges, condition }: GraphNode): void {
+  if (!condition) return;
+  for (const edge of edges) {
+    const current = gradientAt(edge);
+    if (edge.node?.condition === condition || writableOf(current)) continue;
+    device.gpu.under(null, () => {
+      const gradient = device.zeros(edge.shape, edge.dtype);
+      if (current) accumulate(gradient, current);
+      current?.dispose();
+      setGradient(device, edge, gradient);
+    });
+  }
 }
 
 /** What can be added to, by input. Where two inputs are one tensor, only the first has it, since no kernel may bind it twice. */
@@ -85,6 +119,16 @@ function addInto(current: Tensor | null, thunk: GradientThunk, like: string): Te
   current.dispose();
   gradient.dispose();
   return sum;
+}
+
+/** Computes a node's part of the gradients of its inputs. */
+function passOn(device: Device, node: GraphNode, gradient: Tensor): void {
+  const thunks = node.backward(gradient, gradientsToAddTo(node.edges));
+  for (const edge of node.edges) {
+    const thunk = thunks[edge.input];
+    if (!thunk) throw new Error(`${node.operator} has no gradient rule for its input ${edge.input}.`);
+    setGradient(device, edge, addInto(gradientAt(edge), thunk, `${node.operator}.${edge.input}`));
+  }
 }
 
 /**
@@ -127,17 +171,8 @@ export function backward(device: Device, roots: Tensor | readonly Tensor[], upst
       device.gpu.label = node.label && `${node.label}, backward`;
       device.noGrad(() =>
         device.scope(() => {
-          const thunks = node.backward(gradient, gradientsToAddTo(node.edges));
-          for (const edge of node.edges) {
-            const thunk = thunks[edge.input];
-            if (!thunk) throw new Error(`${node.operator} has no gradient rule for its input ${edge.input}.`);
-            const target = edge.node ?? edge.leaf;
-            if (!target) continue;
-            const sum = addInto(gradientAt(edge), thunk, `${node.operator}.${edge.input}`);
-            device.disown(sum);
-            if (edge.node) edge.node.gradient = sum;
-            else if (edge.leaf) edge.leaf.grad = sum;
-          }
+          prepareGradients(device, node);
+          device.gpu.under(node.condition, () => passOn(device, node, gradient));
         }),
       );
     }

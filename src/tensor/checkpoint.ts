@@ -1,4 +1,4 @@
-import { backward } from './autograd.ts';
+import { backward, edgeTo } from './autograd.ts';
 import type { Tensor } from './tensor.ts';
 
 /*
@@ -40,7 +40,7 @@ export function checkpoint(x: Tensor, body: (x: Tensor) => Tensor): Tensor {
   };
   const node = device.record({
     operator: 'checkpoint',
-    edges: requiresGrad ? [{ input: 'x', node: x.node, leaf: x.node ? null : x }] : [],
+    edges: requiresGrad ? [edgeTo('x', x)] : [],
     saved: { x: kept },
     backward: (upstream) => {
       if (requiresGrad) return { x: (into) => recompute(upstream, into) ?? device.zeros(x.shape, x.dtype) };

@@ -1,4 +1,6 @@
 import type { OpenedDevice } from '../gpu/adapter.ts';
+import { afterwards } from '../gpu/afterwards.ts';
+import type { Condition } from '../gpu/condition.ts';
 import { Gpu } from '../gpu/gpu.ts';
 import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
 import { backward, type GraphNode, releaseNode } from './autograd.ts';
@@ -19,6 +21,8 @@ export class Device {
   readonly gpu: Gpu;
   #scopes: Scope[] = [];
   #recording = true;
+  /** What `gpu.condition` counts by. */
+  #counted: Tensor | null = null;
   #tag = 'activations';
   #nextNode = 1;
 
@@ -108,20 +112,25 @@ export class Device {
   labelled<T>(label: string, body: () => T): T {
     const outer = this.gpu.label;
     this.gpu.label = label;
-    let result: T;
-    try {
-      result = body();
-    } catch (error) {
+    return afterwards(body, () => {
       this.gpu.label = outer;
-      throw error;
-    }
-    if (result instanceof Promise) {
-      return result.finally(() => {
-        this.gpu.label = outer;
-      }) as T;
-    }
-    this.gpu.label = outer;
-    return result;
+    });
+  }
+
+  /**
+   * Dispatches inside `body`, and those of its backward pass, run only where the list that `count` (u32 [1]) tells the length of reaches into this
+   * part of it; see `Condition`. Where it does not, tensors made inside hold anything, and only operators that know of the condition may read them
+   * outside (`catParts`); gradients that leave `body` then add nothing. Also for asynchronous bodies.
+   */
+  onlyWithin<T>(count: Tensor, part: Omit<Condition, 'count'>, body: () => T): T {
+    const outer = this.#counted;
+    this.#counted = count;
+    return afterwards(
+      () => this.gpu.under({ ...part, count: count.buffer }, body),
+      () => {
+        this.#counted = outer;
+      },
+    );
   }
 
   /** Puts a handle under the care of the current scope. */
@@ -201,25 +210,23 @@ export class Device {
   #recorded<T>(recording: boolean, body: () => T): T {
     const outer = this.#recording;
     this.#recording = recording;
-    let result: T;
-    try {
-      result = body();
-    } catch (error) {
+    return afterwards(body, () => {
       this.#recording = outer;
-      throw error;
-    }
-    if (result instanceof Promise) {
-      return result.finally(() => {
-        this.#recording = outer;
-      }) as T;
-    }
-    this.#recording = outer;
-    return result;
+    });
   }
 
   /** Hangs a node on the tape; it lives as long as the scopes that hold what was computed from it. */
-  record(node: Omit<GraphNode, 'id' | 'label' | 'gradient' | 'released'>): GraphNode {
-    const full: GraphNode = { ...node, id: this.#nextNode++, label: this.gpu.label, gradient: null, released: false };
+  record(node: Omit<GraphNode, 'id' | 'label' | 'condition' | 'gradient' | 'released'>): GraphNode {
+    const full: GraphNode = {
+      ...node,
+      id: this.#nextNode++,
+      label: this.gpu.label,
+      condition: this.gpu.condition,
+      gradient: null,
+      released: false,
+    };
+    const counted = this.#counted;
+    if (full.condition && counted) full.saved = { ...node.saved, 'condition.count': counted.view(counted.shape) };
     this.#scopes.at(-1)?.nodes.add(full);
     return full;
   }

@@ -11,7 +11,7 @@ import type { StateSource } from '../model/stateDict.ts';
 import { networkSize } from '../model/transform.ts';
 import { Device } from '../tensor/device.ts';
 import type { Run } from './run.ts';
-import { trainStep } from './step.ts';
+import { trainStep, validationLosses } from './step.ts';
 
 /** What a model and its work take on the device, counted before anything is allocated there. */
 export interface MemoryPlan {
@@ -63,6 +63,14 @@ export interface PlannedWork {
   truths: number;
 }
 
+/** What a run does beside training. */
+export interface PlannedValidation {
+  /** Images of a batch whose losses are computed, as they enter the model. */
+  losses: PlannedWork['sizes'];
+  /** Images that are predicted at once. */
+  predicted: PlannedWork['sizes'];
+}
+
 /** Zeros for every entry, made when they are asked for. */
 function zeros(model: MaskRCNN): StateSource {
   const { entries } = model.state;
@@ -104,8 +112,14 @@ async function counted(device: Device, like: MaskRCNN, work: (model: MaskRCNN) =
  * The memory of training: the parameters with their gradients and momenta, and a step of one batch. Nothing is allocated on the
  * device and nothing computed: two steps run on a device that only counts (the second may find buffers that the first left).
  * @param device where `like` will train; its adapter, limits and kernels decide what is allocated
+ * @param validation counted too, where the run validates
  */
-export function planTraining(device: Device, like: MaskRCNN, { sizes, truths }: PlannedWork): Promise<MemoryPlan> {
+export function planTraining(
+  device: Device,
+  like: MaskRCNN,
+  { sizes, truths }: PlannedWork,
+  validation?: PlannedValidation,
+): Promise<MemoryPlan> {
   const batch = sizes.map((size) => blankSample(size, truths));
   const options = { lr: 0, momentum: 0.9, weightDecay: 0, clipNorm: 1 };
   return counted(device, like, async (model) => {
@@ -114,6 +128,11 @@ export function planTraining(device: Device, like: MaskRCNN, { sizes, truths }: 
       const { values } = await trainStep(model, batch, { kind: 'identity' }, { ...options, scaler });
       values.dispose();
     }
+    if (!validation) return;
+    const seen = validation.losses.map((size) => blankSample(size, truths));
+    const { values } = await validationLosses(model, seen, { kind: 'identity' });
+    values.dispose();
+    await model.predict(validation.predicted.map((size) => blankSample(size, 0).image));
   });
 }
 
@@ -157,6 +176,14 @@ export function workOf({ dataset, options, model }: Run): PlannedWork {
   const largest = largestSize(dataset.images, ({ width, height }) => [most(height, 1), most(width, 0)], model.config);
   const truths = Math.max(...dataset.images.map(({ annotations }) => annotations.length), 0);
   return { sizes: Array.from({ length: options.batchSize }, () => largest), truths };
+}
+
+/** The most that the validation of a run may have to do, with images as they are loaded. */
+export function validationOf({ split, options, model }: Run): PlannedValidation {
+  const { resize } = options;
+  const losses = predictionWork(split.validation, { resize, batchSize: options.batchSize }, model.config).sizes;
+  const batchSize = options.validationBatchSize ?? options.batchSize;
+  return { losses, predicted: predictionWork(split.validation, { resize, batchSize }, model.config).sizes };
 }
 
 /** The most that predicting a batch of such image files may have to do. */

@@ -1,6 +1,7 @@
 import { Random } from '../data/random.ts';
 import { type ConvGeometry, convForward, convInputGradient, convWeightGradient } from '../kernels/convolution.ts';
 import type { Device } from '../tensor/device.ts';
+import { decodeHalves, encodeHalves } from '../tensor/halves.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Sample } from './shapeClasses.ts';
 
@@ -95,13 +96,22 @@ export class SampleRun {
     const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b);
     const empty = new Float32Array(0);
     // What is computed needs no values; its gradient's upstream does.
-    this.#host = {
-      x: sample.direction === 'inputGradient' ? empty : noise(size(shapes.x), 1),
-      w: sample.direction === 'weightGradient' ? empty : noise(size(shapes.w), 2),
-      y: sample.direction === 'forward' ? empty : noise(size(shapes.y), 3),
+    // Weights are float32, but they are rounded where they meet maps of float16.
+    const values = (count: number, seed: number): Float32Array => {
+      const exact = noise(count, seed);
+      if (sample.halves) decodeHalves(new Uint8Array(encodeHalves(exact).buffer), exact);
+      return exact;
     };
-    const tensor = (name: 'x' | 'w' | 'y'): Tensor =>
-      this.#host[name].length > 0 ? device.tensor(this.#host[name], shapes[name]) : device.empty(shapes[name]);
+    this.#host = {
+      x: sample.direction === 'inputGradient' ? empty : values(size(shapes.x), 1),
+      w: sample.direction === 'weightGradient' ? empty : values(size(shapes.w), 2),
+      y: sample.direction === 'forward' ? empty : values(size(shapes.y), 3),
+    };
+    const tensor = (name: 'x' | 'w' | 'y'): Tensor => {
+      const dtype = sample.halves && name !== 'w' ? 'f16' : 'f32';
+      const host = this.#host[name];
+      return host.length > 0 ? device.tensor(host, shapes[name], dtype) : device.empty(shapes[name], dtype);
+    };
     this.#x = tensor('x');
     this.#w = tensor('w');
     this.#y = tensor('y');
@@ -129,7 +139,7 @@ export class SampleRun {
 
   /** Spoils what was computed, so that a kernel that writes nothing is seen. */
   spoil(): void {
-    this.#device.gpu.write(this.#out.buffer, new Float32Array(this.#out.size).fill(Number.NaN));
+    this.#device.gpu.write(this.#out.buffer, new Float32Array(Math.ceil(this.#out.bytes / 4)).fill(Number.NaN));
   }
 
   /**

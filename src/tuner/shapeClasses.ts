@@ -64,6 +64,8 @@ export function convolutionClass(problem: ConvolutionProblem): ConvolutionClass 
  */
 export interface Sample extends ConvolutionProblem {
   kernel: 1 | 3;
+  /** Whether maps and their gradients are float16. */
+  halves?: boolean;
 }
 
 const product = (direction: Sample['direction'], width: number, channels: number, outChannels: number): Sample => ({
@@ -109,11 +111,13 @@ export function convolutionSample(name: ConvolutionClass, realGpu: boolean): Sam
 }
 
 /** A sample in words. */
-export function sampleName({ direction, images, height, width, channels, outChannels, kernel }: Sample): string {
+export function sampleName(sample: Sample): string {
+  const { direction, images, height, width, channels, outChannels, kernel } = sample;
+  const ofHalves = sample.halves ? ' of float16' : '';
   if (kernel === 1) {
     const [rows, depth] = direction === 'weightGradient' ? [channels, width] : [width, channels];
-    return `${direction === 'weightGradient' ? 'Aᵀ·B' : 'A·B'} ${rows}×${depth}×${outChannels}`;
+    return `${direction === 'weightGradient' ? 'Aᵀ·B' : 'A·B'} ${rows}×${depth}×${outChannels}${ofHalves}`;
   }
   const what = { forward: '', inputGradient: ' to the input', weightGradient: ' to the weights' }[direction];
-  return `3×3${what} ${images}×${height}×${width}, ${channels}→${outChannels} channels`;
+  return `3×3${what} ${images}×${height}×${width}, ${channels}→${outChannels} channels${ofHalves}`;
 }

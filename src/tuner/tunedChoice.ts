@@ -7,6 +7,7 @@ import {
   familyChoice,
   type KernelChoice,
   type KernelFamily,
+  kernelFamilies,
   type ProductProblem,
   setKernelChoice,
 } from '../kernels/kernelChoice.ts';
@@ -89,6 +90,7 @@ export function kernelsVersion(): string {
       const shape = { lanes: 8, lanesDown: spread === 'subgroup' ? 1 : 8, rows: 8, vectors: 1, parallelism: 1 };
       const flags: TileFlags = tileFlags({ ...shape, spread, source }, { vecA: true, vecB: true });
       texts.push(assembleWgsl(rowTile, flags), assembleWgsl(columnTile, flags));
+      for (const program of [rowTile, columnTile]) texts.push(assembleWgsl(program, flags, new Set(['a', 'b'])));
     }
   }
   texts.push(assembleWgsl(winogradWeights, {}));
@@ -142,7 +144,7 @@ export function choicesAreLegal(device: Device, { products }: Choices): boolean 
 /** What chose the kernels of a device: the built-in table, a family that was asked for, or measurements. */
 export const kernelRecordSchema = z.discriminatedUnion('origin', [
   z.object({ origin: z.literal('table') }),
-  z.object({ origin: z.literal('family'), family: z.string() }),
+  z.object({ origin: z.literal('family'), family: z.enum(kernelFamilies) }),
   tunedSchema.omit({ classes: true }).extend({ origin: z.literal('measured') }),
 ]);
 export type KernelRecord = z.infer<typeof kernelRecordSchema>;

@@ -7,9 +7,10 @@ import type { SampleOrder } from '../../src/kernels/sampler.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { LOSS_NAMES, MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Device } from '../../src/tensor/device.ts';
+import { expectClose } from '../support/compare.ts';
 import { testDevice } from '../support/device.ts';
 import { uniform } from '../support/random.ts';
-import { smallestConfig } from '../train/tinyRun.ts';
+import { IN_PARTS, smallestConfig } from '../train/tinyRun.ts';
 
 const identity: SampleOrder = { kind: 'identity' };
 
@@ -108,6 +109,40 @@ describe('trainingLosses', () => {
     expect(Math.abs(at.loss_classifier - Math.log(3))).toBeLessThan(0.7);
     const reversed = await losses(model, [scene], { kind: 'reversed' });
     expect(reversed).not.toEqual(first);
+  });
+
+  it.each([
+    ['where masks are computed in parts', IN_PARTS],
+    ['behind batch norms', { headNorm: 'batch', boxConvLayers: [8] }],
+    ['behind batch norms in parts', { headNorm: 'batch', boxConvLayers: [8], ...IN_PARTS }],
+  ] as const)('gives the losses and gradients that the samples alone give, %s', async (_, given) => {
+    const model = await build(given as Partial<MaskRCNNConfig>);
+    const scenes = [scene, picture(64, 48, [[8, 8, 40, 30]], 3)];
+    // Who observes sees the list cut to its positives, and in one part.
+    const pass = (observe?: () => void): Promise<Map<string, Float32Array>> =>
+      device.scope(async () => {
+        const found = await model.trainingLosses(
+          scenes.map(({ image }) => image),
+          scenes.map(({ target }) => target),
+          { order: identity, observe },
+        );
+        const values = new Map<string, Float32Array>();
+        for (const [name, loss] of Object.entries(found)) values.set(name, await loss.floats());
+        model.state.parameters.zeroGrad();
+        device.backward(Object.values(found));
+        for (const name of model.state.parameters.names) {
+          const { grad } = model.state.parameters.tensor(name);
+          values.set(name, await (grad as NonNullable<typeof grad>).floats());
+        }
+        return values;
+      });
+    let positives = 0;
+    const exact = await pass((...seen: unknown[]) => {
+      if (seen[0] === 'mask.logits') positives = (seen[1] as { shape: number[] }).shape[0];
+    });
+    expect(positives).toBeGreaterThan(0);
+    expect(positives).toBeLessThan(model.config.boxBatchSizePerImage * model.config.boxPositiveFraction * 2);
+    for (const [name, values] of await pass()) expectClose(values, exact.get(name) as Float32Array, 1e-5, name);
   });
 
   it('gives four losses without masks', async () => {

@@ -1,14 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { randomCrop } from '../../src/data/augmentations.ts';
 import { Random } from '../../src/data/random.ts';
 import type { Sample } from '../../src/data/types.ts';
 import type { MaskRCNNConfig } from '../../src/model/config.ts';
 import { MaskRCNN } from '../../src/model/maskRcnn.ts';
 import type { Device } from '../../src/tensor/device.ts';
-import { describePlan, planPrediction, planTraining, workOf } from '../../src/train/memoryPlan.ts';
-import { trainStep } from '../../src/train/step.ts';
+import { describePlan, planPrediction, planTraining, validationOf, workOf } from '../../src/train/memoryPlan.ts';
+import { trainStep, validationLosses } from '../../src/train/step.ts';
 import { removeFolders } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobBatch, blobDataset, HEIGHT, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
+import { blobBatch, blobDataset, HEIGHT, IN_PARTS, smallestConfig, smallestRun, WIDTH } from './tinyRun.ts';
 
 let device: Device;
 let batch: Sample[];
@@ -33,10 +34,22 @@ async function held(work: () => Promise<void>): Promise<number> {
   return peakHeld - before + staging;
 }
 
+/** Three steps. */
+async function train(model: MaskRCNN, samples: Sample[]): Promise<void> {
+  const options = { lr: 0.01, momentum: 0.9, weightDecay: 0, clipNorm: 1 };
+  for (let step = 0; step < 3; step++) {
+    const { values } = await trainStep(model, samples, { kind: 'random', seed: step }, options);
+    await values.floats();
+    values.dispose();
+  }
+}
+
 describe('a plan of memory', () => {
   for (const [name, config, checkpointed] of [
     ['frozen batch norm', { norm: 'frozen' }, false],
     ['batch norm', { norm: 'batch' }, false],
+    ['masks computed in parts', { norm: 'frozen', ...IN_PARTS }, false],
+    ['batch norm in the heads', { norm: 'frozen', headNorm: 'batch', boxConvLayers: [8], ...IN_PARTS }, false],
     ['checkpointed activations', { norm: 'batch', layers: [2, 2, 1, 1] }, true],
   ] satisfies [string, Partial<MaskRCNNConfig>, boolean][]) {
     it(`tells within 10 % what training holds at its peak, with ${name}`, async () => {
@@ -47,21 +60,7 @@ describe('a plan of memory', () => {
       expect(device.gpu.counters()).toEqual(before);
       const actual = await held(async () => {
         await model.allocate(device, new Random(1));
-        for (let step = 0; step < 3; step++) {
-          const { values } = await trainStep(
-            model,
-            batch,
-            { kind: 'random', seed: step },
-            {
-              lr: 0.01,
-              momentum: 0.9,
-              weightDecay: 0,
-              clipNorm: 1,
-            },
-          );
-          await values.floats();
-          values.dispose();
-        }
+        await train(model, batch);
       });
       expect(plan.bytes / actual).toBeGreaterThan(0.9);
       expect(plan.bytes / actual).toBeLessThan(1.1);
@@ -78,6 +77,24 @@ describe('a plan of memory', () => {
     });
     expect(plan.bytes / actual).toBeGreaterThan(0.9);
     model.dispose();
+  });
+
+  it('counts validation of larger images than those trained on', async () => {
+    const run = smallestRun(blobDataset(), 'never written', { crop: [64, 64], batchSize: 1, validationBatchSize: 4 });
+    expect(validationOf(run)).toEqual({ losses: [[HEIGHT, WIDTH]], predicted: Array(2).fill([HEIGHT, WIDTH]) });
+    const work = workOf(run);
+    const alone = await planTraining(device, run.model, work);
+    const whole = await planTraining(device, run.model, work, validationOf(run));
+    expect(whole.bytes).toBeGreaterThan(alone.bytes);
+    const actual = await held(async () => {
+      await run.model.allocate(device, new Random(1));
+      await train(run.model, [randomCrop(64, 64)(batch[0], new Random(3))]);
+      const { values } = await validationLosses(run.model, [batch[0]], { kind: 'identity' });
+      values.dispose();
+      await run.model.predict(batch.map(({ image }) => image));
+    });
+    expect(whole.bytes / actual).toBeGreaterThan(0.9);
+    run.model.dispose();
   });
 
   it('takes the largest batch that a run may meet', () => {

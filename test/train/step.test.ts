@@ -10,7 +10,7 @@ import { readLosses } from '../../src/train/losses.ts';
 import { trainStep, validationLosses } from '../../src/train/step.ts';
 import { removeFolders } from '../data/folders.ts';
 import { testDevice } from '../support/device.ts';
-import { blobDataset, smallestConfig, smallestRun } from './tinyRun.ts';
+import { blobDataset, IN_PARTS, smallestConfig, smallestRun } from './tinyRun.ts';
 
 const sgd = { lr: 0.02, momentum: 0.9, weightDecay: 1e-4, clipNorm: 10 };
 
@@ -96,18 +96,25 @@ describe('memory', () => {
 });
 
 describe('a step', () => {
-  it('reads nothing back before its losses, with and without cells, in training and in validation', async () => {
-    const { model, nextOrder } = await allocated();
-    for (const batch of [batchOf(0), [samples[6], samples[6]]]) {
-      const before = device.gpu.counters().readbacks;
-      const { values } = await trainStep(model, batch, nextOrder(), sgd);
-      const validation = await validationLosses(model, batch, nextOrder());
-      expect(device.gpu.counters().readbacks).toBe(before);
-      values.dispose();
-      validation.values.dispose();
-    }
-    model.dispose();
-  });
+  it.each([
+    ['a list of masks computed whole', {}],
+    ['one computed in parts', IN_PARTS],
+    ['heads with batch norm', { headNorm: 'batch' as const, boxConvLayers: [8], ...IN_PARTS }],
+  ])(
+    'reads nothing back before its losses, with and without cells, in training and in validation, %s',
+    async (_, given) => {
+      const { model, nextOrder } = await allocated(given);
+      for (const batch of [batchOf(0), [samples[6], samples[6]]]) {
+        const before = device.gpu.counters().readbacks;
+        const { values } = await trainStep(model, batch, nextOrder(), sgd);
+        const validation = await validationLosses(model, batch, nextOrder());
+        expect(device.gpu.counters().readbacks).toBe(before);
+        values.dispose();
+        validation.values.dispose();
+      }
+      model.dispose();
+    },
+  );
 
   it('moves every parameter and the running statistics, and lowers the loss of a batch seen again', async () => {
     const { model, nextOrder } = await allocated();

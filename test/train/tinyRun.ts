@@ -89,6 +89,13 @@ export function smallestConfig(given: Partial<MaskRCNNConfig> = {}): MaskRCNNCon
   );
 }
 
+/** Of so many positives the masks are computed in parts of the list, see `RoiHeads`. */
+export const IN_PARTS: Partial<MaskRCNNConfig> = {
+  rpnPreNmsTopNTrain: 300,
+  rpnPostNmsTopNTrain: 200,
+  boxBatchSizePerImage: 300,
+};
+
 /** A planned run of the smallest model on `data`, in `out`; `given.model` changes the model. */
 export function smallestRun(data: string, out: string, given: GivenTrainOptions = {}): Run {
   const options = completeTrainOptions({
