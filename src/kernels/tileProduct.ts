@@ -43,6 +43,11 @@ export interface Epilogue {
   accumulate?: boolean;
 }
 
+/** What a column product may do besides. */
+export interface ColumnEpilogue extends Pick<Epilogue, 'scale' | 'accumulate'> {
+  sums?: boolean;
+}
+
 /** Where taps lie in B, in taps of `channels` rows each. The default is a kernel of exactly this window, row-major. */
 export interface TapPlaces {
   first: number;
@@ -92,6 +97,8 @@ interface Bound {
   vecB: boolean;
   /** See `TileFlags`. */
   steps?: number;
+  /** Receives the sums of B's columns, [splits, columns]. */
+  sums?: Tensor;
   /** Products that lie one after another in a, b and c; 1 by default. */
   batches?: number;
 }
@@ -284,7 +291,7 @@ function runColumns(
     stepDown: Math.floor(step / (window.outWidth || 1)) % (window.outHeight || 1),
     stepAcross: step % (window.outWidth || 1),
   };
-  const buffers = boundBuffers(bound, epilogue);
+  const buffers = boundBuffers(bound, bound.sums ? { ...epilogue, bias: bound.sums } : epilogue);
   if (tile === 'naive') {
     const count = batches * rows * columns;
     const tiles = { rowTiles: 0, columnTiles: 0, count };
@@ -327,24 +334,31 @@ function splitOf(tile: TileShape | 'naive', rows: number, columns: number, posit
  *
  * @param b [images, outHeight, outWidth, columns]
  * @param out [tapsDown, tapsAcross, channels, columns]
+ * @param epilogue `sums` asks for the sums of b's columns as well, of which the tile reads every element anyway
+ * @returns these sums over a share of the positions each, [shares, columns], where they were asked for and the kernel gives them; of the current scope
  */
 export function columnProduct(
   a: Tensor,
   b: Tensor,
   out: Tensor,
   shape: ColumnShape,
-  epilogue: Pick<Epilogue, 'scale' | 'accumulate'> = {},
-): void {
+  epilogue: ColumnEpilogue = {},
+): Tensor | undefined {
   const { columns } = shape;
-  inProductParts({ ...shape, a, positions: b }, { operator: 'product', columns, writes: false }, (part, first) =>
-    columnProductPart(
+  let sums: Tensor | undefined;
+  inProductParts({ ...shape, a, positions: b }, { operator: 'product', columns, writes: false }, (part, first) => {
+    // Of a product in parts the sums would be in parts too.
+    const wanted = epilogue.sums && part.positions === b;
+    const accumulate = epilogue.accumulate || !first;
+    sums = columnProductPart(
       part.a,
       part.positions,
       out,
       { ...shape, ...part },
-      { ...epilogue, accumulate: epilogue.accumulate || !first },
-    ),
-  );
+      { ...epilogue, accumulate, sums: wanted },
+    );
+  });
+  return sums;
 }
 
 function columnProductPart(
@@ -352,12 +366,12 @@ function columnProductPart(
   b: Tensor,
   out: Tensor,
   shape: ColumnShape,
-  epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
-): void {
+  epilogue: ColumnEpilogue,
+): Tensor | undefined {
   const { image, window, columns } = shape;
   const { device } = a;
   const rows = window.tapsDown * window.tapsAcross * image.channels;
-  if (rows === 0 || columns === 0) return;
+  if (rows === 0 || columns === 0) return undefined;
   const positions = image.images * window.outHeight * window.outWidth;
   const chosen = kernelChoice(device).product({ direction: 'column', rows, columns, depth: positions });
   const held = sourceThatHolds(device, chosen, image, { taps: 1, depth: positions, columns });
@@ -369,6 +383,7 @@ function columnProductPart(
   const textures = tile !== 'naive' && tile.source === 'texture';
   const pixels = image.images * image.height * image.width;
   const vectors = tile !== 'naive';
+  const sums = vectors && epilogue.sums ? device.empty([splits, columns]) : undefined;
   const bound: Bound = {
     a: textures ? matrixTexture(a, pixels, image.channels) : a,
     b: textures ? matrixTexture(b, positions, columns) : b,
@@ -377,6 +392,7 @@ function columnProductPart(
     unusedMap: a,
     vecA: vectors && image.channels % 4 === 0,
     vecB: vectors && columns % 4 === 0,
+    sums,
   };
   runColumns(device, tile, bound, { ...shape, chunk, splits }, splits > 1 ? {} : epilogue);
   if (splits > 1) {
@@ -384,6 +400,7 @@ function columnProductPart(
     partials.dispose();
   }
   device.gpu.derived.settle();
+  return sums;
 }
 
 /** Planes of a batch: each holds as many matrices of whole vec4, one after another; a and b in the tile's source, c in a buffer. */
