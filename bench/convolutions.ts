@@ -271,7 +271,14 @@ export interface ConvWork {
   goal?: Goal;
 }
 
-/** Some results of one convolution by `conv2d`, as the model computes them; other engines may do the same. */
+/**
+ * Some results of one convolution by `conv2d`, as the model computes them; other engines may do the same.
+ *
+ * What was derived from operands before a run (copies in textures, packed and transformed weights) is kept in it as far as the model would
+ * find it so. A forward pass alone is inference: its image is new, its weights are those of the image before, so what was made of them
+ * holds. (Other engines likewise have their weights on the adapter in a layout of their choice before the clock starts; ONNX Runtime has
+ * them as constants of its model.) With gradients it is a step of training, which has changed the weights as well: nothing is kept.
+ */
 export function convolutionWork({
   table,
   name,
@@ -297,8 +304,8 @@ export function convolutionWork({
       const by = wanted.map((result) => gradientNames[result]);
       const gradients = gradientsOf('conv2d', { x, weight }, geometry, by, upstream);
       const compute = (): Map<ConvResult, Tensor> => {
-        // Transformed and packed weights are made anew, as in a step of training.
-        device.gpu.derived.clear();
+        if (wanted.length > 0) device.gpu.derived.clear();
+        else device.gpu.derived.forget(x.buffer.contents);
         const found = new Map<ConvResult, Tensor>();
         if (results.includes('y')) found.set('y', conv2d(x, weight, geometry));
         if (wanted.length > 0) {

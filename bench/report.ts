@@ -188,6 +188,8 @@ export function renderMarkdown(report: BenchReport): string {
     `- Versions: ${versionList(versions)}`,
     `- Size: ${size}. Times are medians of interleaved rounds, from enqueueing to an empty queue; the speed-up is against the`,
     '  first variant of the same case, the peak that of the same rounds.',
+    '- Layers and what is beside other engines: a forward pass alone is timed as in inference, on a new image with weights that were packed and',
+    '  transformed before; one with gradients as in training, where weights are new too. Ladders make everything anew at each run.',
     ...summary({ records: cases, peaks }).map((line) => `- ${line}`),
   ];
   if (peers.length > 0) {

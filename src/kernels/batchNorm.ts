@@ -2,19 +2,17 @@ import { workgroupsFor } from '../gpu/program.ts';
 import { type BackwardContext, defineOperator, expectShape } from '../tensor/operator.ts';
 import { inParts } from '../tensor/parts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { gradientChannels, gradientShares, inputGradient, MASK, normalize, rowBlocks } from './batchNormPrograms.ts';
 import {
-  batchChannels,
-  FAN_IN,
-  gradientChannels,
-  gradientShares,
-  inputGradient,
-  MASK,
-  mergeStatistics,
-  normalize,
-  rowBlocks,
-  runningChannels,
-  shareStatistics,
-} from './batchNormPrograms.ts';
+  channelsOfBatch,
+  channelsOfRunning,
+  type Inputs,
+  limitOf,
+  MOST_GRADIENT_SHARES,
+  type Params,
+  rowsAndChannels,
+  sharesOf,
+} from './batchNormStatistics.ts';
 import { channelGroups } from './channels.ts';
 
 /*
@@ -30,44 +28,18 @@ import { channelGroups } from './channels.ts';
  * in two passes: the first reads x and dy for the sums (and writes g, where the residual wants it), the second writes dx. The sums are added
  * straight to the gradients of weight and bias.
  * Without a residual the sign of y is told from x, so y is read only with one.
+ *
+ * Of a list that is padded, `count` images are the batch: R is theirs, y is 0 in the others, and their gradients do not matter.
  */
-type Inputs = {
-  x: Tensor;
-  weight: Tensor;
-  bias: Tensor;
-  residual?: Tensor;
-  runningMean?: Tensor;
-  runningVar?: Tensor;
-};
-
-type Params = {
-  training: boolean;
-  momentum?: number;
-  eps?: number;
-  relu?: boolean;
-  updateRunning?: boolean;
-};
-
-/** Rows of a share: enough that partial results are little traffic. */
-const ROWS_PER_SHARE = 64;
-/** Shares at most: of statistics so many that two merges suffice; of gradients what one lane adds. */
-const MOST_SHARES = FAN_IN * FAN_IN;
-const MOST_GRADIENT_SHARES = 256;
-
-function sharesOf(rows: number, most = MOST_SHARES): { rowsPerShare: number; shares: number } {
-  const rowsPerShare = Math.max(ROWS_PER_SHARE, Math.ceil(rows / most));
-  return { rowsPerShare, shares: Math.ceil(rows / rowsPerShare) };
-}
-
-function rowsAndChannels(shape: readonly number[]): { rows: number; channels: number } {
-  return { rows: shape[0] * shape[1] * shape[2], channels: shape[3] };
-}
-
-function checkShapes(operator: string, { x, residual, ...vectors }: Inputs): void {
+function checkShapes(operator: string, { x, residual, count, ...vectors }: Inputs): void {
   expectShape(x.rank === 4, operator, 'x', '[N, H, W, C]', x);
   for (const [name, vector] of Object.entries(vectors)) {
     if (vector)
       expectShape(vector.rank === 1 && vector.size === x.shape[3], operator, name, `[C] = [${x.shape[3]}]`, vector);
+  }
+  if (count) {
+    expectShape(count.dtype === 'u32' && count.size === 1, operator, 'count', 'u32[1]', count);
+    expectShape(residual === undefined, operator, 'residual', 'none beside a count', residual ?? x);
   }
   if (residual) {
     const same = residual.rank === 4 && residual.shape.every((extent, dim) => extent === x.shape[dim]);
@@ -75,92 +47,24 @@ function checkShapes(operator: string, { x, residual, ...vectors }: Inputs): voi
   }
 }
 
-/** [4, C] of a batch's statistics; moves the running ones if told to. */
-function channelsOfBatch(inputs: Inputs, { momentum = 0.1, eps = 1e-5 }: Params, updateRunning: boolean): Tensor {
-  const { x, weight, bias, runningMean, runningVar } = inputs;
-  const { device } = x;
-  const { rows, channels } = rowsAndChannels(x.shape);
-  const { flags, groups } = channelGroups(channels);
-  let { rowsPerShare, shares } = sharesOf(rows);
-  let means = device.empty([shares, channels]);
-  let squares = device.empty([shares, channels]);
-  const perUnit = { x: rowsPerShare * channels };
-  const options = { operator: 'batch_norm2d', units: shares, perUnit, writes: ['means', 'squares'] };
-  inParts({ x, means, squares }, options, (buffers, { first, count }) =>
-    device.gpu.dispatch(shareStatistics, {
-      flags,
-      buffers,
-      uniforms: { count: count * groups, groups, rows: rows - first * rowsPerShare, rowsPerShare },
-      workgroups: workgroupsFor(count * groups),
-    }),
-  );
-  while (shares > FAN_IN) {
-    const fewer = Math.ceil(shares / FAN_IN);
-    const mergedMeans = device.empty([fewer, channels]);
-    const mergedSquares = device.empty([fewer, channels]);
-    device.gpu.dispatch(mergeStatistics, {
-      buffers: { means, squares, mergedMeans, mergedSquares },
-      uniforms: { count: fewer * channels, channels, rows, rowsPerShare, shares },
-      workgroups: workgroupsFor(fewer * channels),
-    });
-    means.dispose();
-    squares.dispose();
-    means = mergedMeans;
-    squares = mergedSquares;
-    shares = fewer;
-    rowsPerShare *= FAN_IN;
-  }
-  const result = device.empty([4, channels]);
-  // Where nothing runs along, something that nobody reads is bound.
-  const [unusedMean, unusedVar] = updateRunning ? [] : [device.empty([1]), device.empty([1])];
-  device.gpu.dispatch(batchChannels, {
-    buffers: {
-      means,
-      squares,
-      weight,
-      bias,
-      channels: result,
-      runningMean: unusedMean ?? (runningMean as Tensor),
-      runningVar: unusedVar ?? (runningVar as Tensor),
-    },
-    uniforms: {
-      count: channels,
-      channels,
-      rows,
-      rowsPerShare,
-      shares,
-      eps,
-      momentum,
-      updateRunning: updateRunning ? 1 : 0,
-    },
-    workgroups: workgroupsFor(channels),
-  });
-  for (const tensor of [means, squares, unusedMean, unusedVar]) tensor?.dispose();
-  return result;
-}
-
-function channelsOfRunning(operator: string, inputs: Inputs, eps: number): Tensor {
-  const { x, weight, bias, runningMean, runningVar } = inputs;
-  if (!runningMean || !runningVar) throw new Error(`${operator}: runningMean, runningVar: needed outside of training.`);
-  const channels = x.device.empty([4, x.shape[3]]);
-  x.device.gpu.dispatch(runningChannels, {
-    buffers: { weight, bias, runningMean, runningVar, channels },
-    uniforms: { count: x.shape[3], eps },
-    workgroups: workgroupsFor(x.shape[3]),
-  });
-  return channels;
-}
-
-function normalized({ x, residual }: Inputs, channels: Tensor, relu: boolean): Tensor {
+function normalized({ x, residual, count: counted }: Inputs, channels: Tensor, relu: boolean): Tensor {
   const y = x.device.empty(x.shape, x.dtype);
   const { rows } = rowsAndChannels(x.shape);
   const { flags, groups } = channelGroups(x.shape[3]);
   inParts({ x, residual, y }, { operator: 'batch_norm2d', units: rows, writes: ['y'] }, (parts, run) => {
     const count = rowBlocks(run.count) * groups;
+    const limit = limitOf(x.shape, counted, channels, run.first);
     x.device.gpu.dispatch(normalize, {
       flags,
-      buffers: { ...parts, channels, residual: parts.residual ?? parts.x },
-      uniforms: { count, groups, rows: run.count, residual: residual ? 1 : 0, relu: relu ? 1 : 0 },
+      buffers: { ...parts, ...limit.buffers, channels, residual: parts.residual ?? parts.x },
+      uniforms: {
+        count,
+        groups,
+        rows: run.count,
+        residual: residual ? 1 : 0,
+        relu: relu ? 1 : 0,
+        ...limit.uniforms,
+      },
       workgroups: workgroupsFor(count),
     });
   });
@@ -188,11 +92,13 @@ function gradientSums(
   const share = rowsPerShare * channels;
   const perUnit = { x: share, y: share, dy: share, kept: share };
   const options = { operator: 'batch_norm2d', units: shares, perUnit, writes: ['sumsG', 'sumsGX', 'kept'] };
-  inParts(maps, options, ({ kept, ...parts }, { first, count }) =>
+  inParts(maps, options, ({ kept, ...parts }, { first, count }) => {
+    const limit = limitOf(x.shape, saved.count, statistics, first * rowsPerShare);
     device.gpu.dispatch(gradientShares, {
       flags,
-      buffers: { ...parts, y: parts.y ?? parts.x, channels: statistics, masked: kept ?? masked },
+      buffers: { ...parts, ...limit.buffers, y: parts.y ?? parts.x, channels: statistics, masked: kept ?? masked },
       uniforms: {
+        ...limit.uniforms,
         count: count * groups,
         groups,
         rows: rows - first * rowsPerShare,
@@ -201,8 +107,8 @@ function gradientSums(
         keepMasked: keepMasked ? 1 : 0,
       },
       workgroups: workgroupsFor(count * groups),
-    }),
-  );
+    });
+  });
   const sums = device.empty([2, channels]);
   // Where there is nothing to add to, something that nobody reads is bound.
   const weight = into.weight ?? device.empty([1]);
@@ -245,10 +151,12 @@ function gradients(context: BackwardContext<Inputs, Params>) {
     const maps = { x, y: saved.y, dy: ready?.masked ?? upstream, dx };
     inParts(maps, { operator: 'batch_norm2d', units: rows, writes: ['dx'] }, (parts, run) => {
       const count = rowBlocks(run.count) * groups;
+      const limit = limitOf(x.shape, saved.count, channels, run.first);
       x.device.gpu.dispatch(inputGradient, {
         flags,
         buffers: {
           ...parts,
+          ...limit.buffers,
           y: parts.y ?? parts.x,
           channels,
           // Multiplied by 0 where the statistics are constants, so anything finite will do.
@@ -261,6 +169,7 @@ function gradients(context: BackwardContext<Inputs, Params>) {
           mask: ready?.masked ? MASK.none : mask,
           inverseRows: params.training && rows > 0 ? 1 / rows : 0,
           accumulate: into ? 1 : 0,
+          ...limit.uniforms,
         },
         workgroups: workgroupsFor(count),
       });
@@ -278,7 +187,7 @@ function gradients(context: BackwardContext<Inputs, Params>) {
 
 /** What the gradients need of the forward pass. */
 function savedFor(inputs: Inputs, channels: Tensor, y: Tensor, relu: boolean) {
-  return { x: inputs.x, channels, y: relu && inputs.residual ? y : undefined };
+  return { x: inputs.x, channels, y: relu && inputs.residual ? y : undefined, count: inputs.count };
 }
 
 const vector = (channels: number) => ({ shape: [channels] });
@@ -299,6 +208,7 @@ const operator = defineOperator<Inputs, Params>({
       throw new Error(`batch_norm2d: x: expected more than 1 value per channel in training, got ${x}.`);
     }
     const updateRunning = params.updateRunning ?? (training && x.device.gradEnabled);
+    if (inputs.count && !training) throw new Error('batch_norm2d: count: in training only.');
     if (updateRunning && !training)
       throw new Error('batch_norm2d: updateRunning: running statistics move in training only.');
     const updates = updateRunning && runningMean !== undefined && runningVar !== undefined;
@@ -342,6 +252,15 @@ const operator = defineOperator<Inputs, Params>({
       inputs: { x: { shape: [1, 2, 3, 3] }, weight: vector(3), bias: vector(3), ...running(3) },
       params: { training: false, relu: true },
     },
+    {
+      inputs: {
+        x: { shape: [5, 4, 5, 4] },
+        weight: vector(4),
+        bias: vector(4),
+        count: { shape: [1], dtype: 'u32', values: [4] },
+      },
+      params: { training: true, relu: true },
+    },
   ],
 });
 
@@ -380,6 +299,8 @@ export interface BatchNorm2dOptions {
   residual?: Tensor;
   /** Whether the running statistics move; by default in training while gradients are recorded. */
   updateRunning?: boolean;
+  /** u32 [1]: how many of the N images are the batch, the first ones; the others give 0 and have no gradient. None of them: nothing moves. */
+  count?: Tensor;
 }
 
 /**
@@ -392,9 +313,9 @@ export function batchNorm2d(
   x: Tensor,
   { weight, bias }: { weight: Tensor; bias: Tensor },
   { runningMean, runningVar }: { runningMean: Tensor; runningVar: Tensor },
-  { residual, ...params }: BatchNorm2dOptions,
+  { residual, count, ...params }: BatchNorm2dOptions,
 ): Tensor {
-  return operator({ x, weight, bias, residual, runningMean, runningVar }, params);
+  return operator({ x, weight, bias, residual, runningMean, runningVar, count }, params);
 }
 
 /**

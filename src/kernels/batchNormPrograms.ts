@@ -13,22 +13,36 @@ export function rowBlocks(rows: number): number {
   return Math.ceil(rows / ROWS);
 }
 
+/**
+ * Rows of a list's padding do not count: `limit[0]` images of `perImage` rows do, of which `firstRow` lie before the part that is bound. Without
+ * a limit `perImage` is 0.
+ */
+const limitUniforms = { firstRow: 'u32', perImage: 'u32' } as const;
+const limitWgsl = `
+fn countedRows() -> u32 {
+  let counted = max(limit[0] * u.perImage, u.firstRow) - u.firstRow;
+  return select(min(counted, u.rows), u.rows, u.perImage == 0u);
+}
+`;
+
 /** How many partial results `mergeWgsl` joins at a time. */
 export const FAN_IN = 64;
 
 /** A share's mean and sum of squared deviations, shifted by its first value so that nothing cancels. */
 export const shareStatistics = defineProgram({
   name: 'batchNormShareStatistics',
-  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32' },
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32', ...limitUniforms },
   bindings: (flags: ChannelFlags) => ({
     x: ['read', floatsOf(flags)],
+    limit: ['read', 'u32'],
     means: ['write', floatsOf(flags)],
     squares: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
+    limitWgsl +
     perElement(`
     let first = i / u.groups * u.rowsPerShare;
-    let end = min(first + u.rowsPerShare, u.rows);
+    let end = max(min(first + u.rowsPerShare, countedRows()), first);
     var at = first * u.groups + i % u.groups;
     let shift = x[at];
     var sum = ${floatsOf(flags)}();
@@ -39,7 +53,7 @@ export const shareStatistics = defineProgram({
       sumOfSquares += d * d;
       at += u.groups;
     }
-    let offset = sum / f32(end - first);
+    let offset = sum / f32(max(end - first, 1u));
     means[i] = shift + offset;
     squares[i] = max(sumOfSquares - sum * offset, ${floatsOf(flags)}());`),
 });
@@ -49,19 +63,21 @@ export const shareStatistics = defineProgram({
  * `share`. Chan, Golub, LeVeque 1983: M2 = Σ (M2_s + n_s (mean_s - mean)²). All partial results stand for `rowsPerShare`
  * rows but the last, which has what is left.
  */
-const mergeWgsl = `
+const mergeWgsl = `${limitWgsl}
 fn merged(c: u32, share: u32) -> vec2f {
-  let end = min(share + ${FAN_IN}u, u.shares);
+  let rows = countedRows();
+  let end = min(share + ${FAN_IN}u, (rows + u.rowsPerShare - 1u) / u.rowsPerShare);
+  if (share >= end) { return vec2f(); }
   let anchor = means[share * u.channels + c];
   var weighted = 0.0;
   for (var s = share; s < end; s++) {
-    let n = f32(min(u.rowsPerShare, u.rows - s * u.rowsPerShare));
+    let n = f32(min(u.rowsPerShare, rows - s * u.rowsPerShare));
     weighted += n * (means[s * u.channels + c] - anchor);
   }
-  let offset = weighted / f32(min(end * u.rowsPerShare, u.rows) - share * u.rowsPerShare);
+  let offset = weighted / f32(min(end * u.rowsPerShare, rows) - share * u.rowsPerShare);
   var m2 = 0.0;
   for (var s = share; s < end; s++) {
-    let n = f32(min(u.rowsPerShare, u.rows - s * u.rowsPerShare));
+    let n = f32(min(u.rowsPerShare, rows - s * u.rowsPerShare));
     let d = means[s * u.channels + c] - anchor - offset;
     m2 += squares[s * u.channels + c] + n * d * d;
   }
@@ -70,8 +86,8 @@ fn merged(c: u32, share: u32) -> vec2f {
 
 export const mergeStatistics = defineProgram({
   name: 'batchNormMergeStatistics',
-  uniforms: { count: 'u32', channels: 'u32', rows: 'u32', rowsPerShare: 'u32', shares: 'u32' },
-  bindings: { means: 'read', squares: 'read', mergedMeans: 'write', mergedSquares: 'write' },
+  uniforms: { count: 'u32', channels: 'u32', rows: 'u32', rowsPerShare: 'u32', ...limitUniforms },
+  bindings: { means: 'read', squares: 'read', limit: ['read', 'u32'], mergedMeans: 'write', mergedSquares: 'write' },
   code: () => `${mergeWgsl}
 ${perElement(`
     let result = merged(i % u.channels, i / u.channels * ${FAN_IN}u);
@@ -87,7 +103,7 @@ export const batchChannels = defineProgram({
     channels: 'u32',
     rows: 'u32',
     rowsPerShare: 'u32',
-    shares: 'u32',
+    ...limitUniforms,
     eps: 'f32',
     momentum: 'f32',
     updateRunning: 'u32',
@@ -95,6 +111,7 @@ export const batchChannels = defineProgram({
   bindings: {
     means: 'read',
     squares: 'read',
+    limit: ['read', 'u32'],
     weight: 'read',
     bias: 'read',
     channels: 'write',
@@ -105,12 +122,13 @@ export const batchChannels = defineProgram({
 ${perElement(`
     let result = merged(i, 0u);
     channels[i] = result.x;
-    channels[i + u.channels] = 1.0 / sqrt(result.y / f32(u.rows) + u.eps);
+    let rows = countedRows();
+    channels[i + u.channels] = 1.0 / sqrt(result.y / f32(max(rows, 1u)) + u.eps);
     channels[i + 2u * u.channels] = weight[i];
     channels[i + 3u * u.channels] = bias[i];
-    if (u.updateRunning == 1u) {
+    if (u.updateRunning == 1u && rows > 0u) {
       runningMean[i] = (1.0 - u.momentum) * runningMean[i] + u.momentum * result.x;
-      runningVar[i] = (1.0 - u.momentum) * runningVar[i] + u.momentum * result.y / f32(u.rows - 1u);
+      runningVar[i] = (1.0 - u.momentum) * runningVar[i] + u.momentum * result.y / f32(rows - 1u);
     }`)}`,
 });
 
@@ -149,21 +167,24 @@ function perRow(body: string): string {
 
 export const normalize = defineProgram({
   name: 'batchNormNormalize',
-  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', residual: 'u32', relu: 'u32' },
+  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', residual: 'u32', relu: 'u32', ...limitUniforms },
   bindings: (flags: ChannelFlags) => ({
     x: ['read', floatsOf(flags)],
+    limit: ['read', 'u32'],
     channels: ['read', floatsOf(flags)],
     residual: ['read', floatsOf(flags)],
     y: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
+    limitWgsl +
     perElement(`${loadChannels}
     let bias = channels[group + 3u * u.groups];
+    let counted = countedRows();
     ${perRow(`
       var value = (x[at] - mean) * scale + bias;
       if (u.residual == 1u) { value += residual[at]; }
       if (u.relu == 1u) { value = max(value, ${floatsOf(flags)}()); }
-      y[at] = value;`)}`),
+      y[at] = select(${floatsOf(flags)}(), value, at / u.groups < counted);`)}`),
 });
 
 /** Where the upstream gradient passes: everywhere; where y > 0; or the same told from x, which saves reading y. */
@@ -179,9 +200,18 @@ const maskedUpstream = (type: string): string => `
 /** A share's Σ g and Σ g·x̂, and g itself where the residual's gradient is wanted. */
 export const gradientShares = defineProgram({
   name: 'batchNormGradientShares',
-  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', rowsPerShare: 'u32', mask: 'u32', keepMasked: 'u32' },
+  uniforms: {
+    count: 'u32',
+    groups: 'u32',
+    rows: 'u32',
+    rowsPerShare: 'u32',
+    mask: 'u32',
+    keepMasked: 'u32',
+    ...limitUniforms,
+  },
   bindings: (flags: ChannelFlags) => ({
     x: ['read', floatsOf(flags)],
+    limit: ['read', 'u32'],
     y: ['read', floatsOf(flags)],
     dy: ['read', floatsOf(flags)],
     channels: ['read', floatsOf(flags)],
@@ -190,10 +220,11 @@ export const gradientShares = defineProgram({
     masked: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
+    limitWgsl +
     perElement(`
     let group = i % u.groups;
     let first = i / u.groups * u.rowsPerShare;
-    let end = min(first + u.rowsPerShare, u.rows);
+    let end = min(first + u.rowsPerShare, countedRows());
     let mean = channels[group];
     let inverse = channels[group + u.groups];
     let scale = inverse * channels[group + 2u * u.groups];
@@ -232,12 +263,21 @@ export const gradientChannels = defineProgram({
     if (u.addBias == 1u) { bias[i] += g; }`),
 });
 
-/** dx; `inverseRows` is 0 where the statistics are constants. */
+/** dx; `inverseRows` is 0 where the statistics are constants, and told by the limit where there is one. */
 export const inputGradient = defineProgram({
   name: 'batchNormInputGradient',
-  uniforms: { count: 'u32', groups: 'u32', rows: 'u32', mask: 'u32', inverseRows: 'f32', accumulate: 'u32' },
+  uniforms: {
+    count: 'u32',
+    groups: 'u32',
+    rows: 'u32',
+    mask: 'u32',
+    inverseRows: 'f32',
+    accumulate: 'u32',
+    ...limitUniforms,
+  },
   bindings: (flags: ChannelFlags) => ({
     x: ['read', floatsOf(flags)],
+    limit: ['read', 'u32'],
     y: ['read', floatsOf(flags)],
     dy: ['read', floatsOf(flags)],
     channels: ['read', floatsOf(flags)],
@@ -245,13 +285,16 @@ export const inputGradient = defineProgram({
     dx: ['write', floatsOf(flags)],
   }),
   code: (flags) =>
+    limitWgsl +
     perElement(`${loadChannels}
     let bias = channels[group + 3u * u.groups];
-    let meanG = sums[group] * u.inverseRows;
-    let meanGX = sums[group + u.groups] * u.inverseRows * inverse;
+    let counted = countedRows();
+    let inverseRows = select(1.0 / f32(max(limit[0] * u.perImage, 1u)), u.inverseRows, u.perImage == 0u);
+    let meanG = sums[group] * inverseRows;
+    let meanGX = sums[group + u.groups] * inverseRows * inverse;
     ${perRow(`
       ${maskedUpstream(floatsOf(flags))}
-      var value = scale * (g - meanG - d * meanGX);
+      var value = select(${floatsOf(flags)}(), scale * (g - meanG - d * meanGX), at / u.groups < counted);
       if (u.accumulate == 1u) { value += dx[at]; }
       dx[at] = value;`)}`),
 });

@@ -1,46 +1,33 @@
-import { defineProgram, perElement, workgroupsFor } from '../gpu/program.ts';
+import { defineProgram } from '../gpu/program.ts';
 import { expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { boxGeometryWgsl } from './boxes.ts';
-import { DROPPED_KEY, descendingOrder } from './topK.ts';
+import { decideBlocks, FEW, MOST_WORDS } from './nmsBlocks.ts';
+import { descendingOrder } from './topK.ts';
 
 /*
  * Greedy non-maximum suppression, for R independent sets at once, without a readback:
  *   1. boxes are put in stable descending order of score (topK.ts);
- *   2. bit j of row i of a mask says IoU(i, j) > threshold, for j > i, in words of 32 boxes; the words are independent;
- *   3. one workgroup per set walks the words in order with the removed boxes' bits in workgroup memory: a word's 32
+ *   2. one workgroup per set decides the best of them in blocks, as long as these remove many of the others (nmsBlocks.ts): where boxes
+ *      crowd, little is left after a few blocks, and most pairs are never compared;
+ *   3. what is left is compared pair by pair, by all of the device: bit j of row i of a mask says IoU(i, j) > threshold, for
+ *      j > i, in words of 32 boxes; the words are independent;
+ *   4. one workgroup per set walks the words in order with the removed boxes' bits in workgroup memory: a word's 32
  *      boxes are decided one after another from the diagonal of the mask, then the rows of those kept are or-ed into the
  *      words that follow.
  * The mask takes N² / 8 bytes per set (12.5 MB for 10,000 boxes); words before the diagonal are neither written nor read.
  */
-/** Lanes of a workgroup that compares boxes, and rows of the mask in each. */
-const LANES = 64;
-const ROWS = 4;
-const WORDS = 2048;
+/** Lanes of a workgroup that compares boxes, rows of the mask in each, and about how many words of each row. */
+const LANES = 32;
+const ROWS = 8;
+const WORDS_EACH = 8;
 const SCAN_LANES = 64;
 
 /** What the masks of several sets take together; a single set may take more. */
 const MASK_BYTES = 64 * 2 ** 20;
 
-/** The most boxes of one set: their removed bits must fit in workgroup memory (the mask would take 512 MB). */
-const MAX_BOXES = WORDS * 32;
-
-const gatherSorted = defineProgram({
-  name: 'nmsGather',
-  uniforms: { count: 'u32', n: 'u32', batched: 'u32' },
-  bindings: {
-    order: ['read', 'vec2u'],
-    boxes: ['read', 'vec4f'],
-    idxs: ['read', 'i32'],
-    sorted: ['write', 'vec4f'],
-    sortedIdxs: ['write', 'i32'],
-  },
-  code: () =>
-    perElement(`
-    let source = (i / u.n) * u.n + order[i].y;
-    sorted[i] = boxes[source];
-    sortedIdxs[i] = select(0, idxs[source], u.batched == 1u);`),
-});
+/** The most boxes of one set: their bits must fit in workgroup memory (the mask would take 512 MB). */
+const MAX_BOXES = MOST_WORDS * 32;
 
 const eachRow = (text: (row: number) => string): string =>
   Array.from({ length: ROWS }, (_, row) => text(row)).join('\n');
@@ -49,41 +36,44 @@ const overlapMask = defineProgram({
   name: 'nmsMask',
   uniforms: { n: 'u32', words: 'u32', threshold: 'f32', firstSet: 'u32' },
   bindings: {
-    order: ['read', 'vec2u'],
+    state: ['read', 'vec2u'],
     sorted: ['read', 'vec4f'],
-    sortedIdxs: ['read', 'i32'],
+    rest: ['read', 'vec2u'],
     mask: ['write', 'u32'],
   },
   // A lane compares several rows with each column that it loads: loads are what a software adapter pays for. Columns are read straight from
   // the buffer, all lanes the same one: caches serve that, and a barrier costs more than it would save.
   code: ({ batched }: { batched: boolean }) => `${boxGeometryWgsl}
 @compute @workgroup_size(${LANES})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
   let start = (u.firstSet + group.z) * u.n;
+  let length = state[u.firstSet + group.z].x;
   let firstRow = group.y * ${LANES * ROWS}u;
-  let first = group.x * 32u;
-  // Rows beyond the word's last column lie below the diagonal, and dropped boxes come last: nobody reads their bits.
-  if (firstRow < first + 32u && order[start + max(firstRow, first)].x < ${DROPPED_KEY}u) {
+  if (firstRow < length) {
 ${eachRow(
   (r) => `    let row${r} = firstRow + ${r * LANES}u + lane;
-    let at${r} = start + min(row${r}, u.n - 1u);
+    let at${r} = start + min(row${r}, length - 1u);
     let box${r} = sorted[at${r}];
     let area${r} = boxArea(box${r});
-    ${batched ? `let id${r} = sortedIdxs[at${r}];` : ''}
-    var bits${r} = 0u;`,
+    ${batched ? `let id${r} = rest[at${r}].y;` : ''}`,
 )}
-    let end = min(first + 32u, u.n);
-    for (var column = first; column < end; column++) {
-      let other = sorted[start + column];
-      let area = boxArea(other);
-      let bit = 1u << (column - first);
-      ${batched ? 'let id = sortedIdxs[start + column];' : ''}
+    // Words before the diagonal are left out: nobody reads their bits.
+    for (var word = firstRow / 32u + group.x; word * 32u < length; word += groups.x) {
+      let first = word * 32u;
+      ${eachRow((r) => `var bits${r} = 0u;`)}
+      let end = min(first + 32u, length);
+      for (var column = first; column < end; column++) {
+        let other = sorted[start + column];
+        let area = boxArea(other);
+        let bit = 1u << (column - first);
+        ${batched ? 'let id = rest[start + column].y;' : ''}
 ${eachRow((r) => {
   const overlaps = `intersectionOverUnion(box${r}, other, area${r}, area) > u.threshold`;
-  return `      bits${r} |= select(0u, bit, ${batched ? `(${overlaps}) & (id == id${r})` : overlaps});`;
+  return `        bits${r} |= select(0u, bit, ${batched ? `(${overlaps}) & (id == id${r})` : overlaps});`;
 })}
+      }
+${eachRow((r) => `      if (row${r} < length) { mask[(group.z * u.n + row${r}) * u.words + word] = bits${r} & beyond(row${r}, first); }`)}
     }
-${eachRow((r) => `    if (row${r} < u.n) { mask[(group.z * u.n + row${r}) * u.words + group.x] = bits${r} & beyond(row${r}, first); }`)}
   }
 }
 // The bits of a word of columns from 'first' that lie behind the diagonal in this row.
@@ -97,38 +87,37 @@ const scan = defineProgram({
   name: 'nmsScan',
   uniforms: { n: 'u32', words: 'u32', limit: 'u32', firstSet: 'u32' },
   bindings: {
-    order: ['read', 'vec2u'],
+    state: ['read', 'vec2u'],
+    rest: ['read', 'vec2u'],
     mask: ['read', 'u32'],
     indices: ['write', 'i32'],
     count: ['write', 'u32'],
   },
   code: () => `
-var<workgroup> removed: array<u32, ${WORDS}>;
+var<workgroup> removed: array<u32, ${MOST_WORDS}>;
 var<workgroup> diagonal: array<u32, 32>;
-var<workgroup> absent: array<u32, 32>;
 var<workgroup> keptBits: u32;
 
 @compute @workgroup_size(${SCAN_LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let start = (u.firstSet + group.x) * u.n;
+  let own = u.firstSet + group.x;
+  let start = own * u.n;
   let rows = group.x * u.n;
-  let out = (u.firstSet + group.x) * u.limit;
-  for (var w = lane; w < u.words; w += ${SCAN_LANES}u) { removed[w] = 0u; }
-  var kept = 0u;
-  for (var word = 0u; word < u.words; word++) {
-    if (lane < 32u) {
-      let row = word * 32u + lane;
-      let inside = row < u.n;
-      let at = min(row, u.n - 1u);
-      diagonal[lane] = mask[(rows + at) * u.words + word];
-      absent[lane] = select(1u, 0u, inside && order[start + at].x < ${DROPPED_KEY}u);
-    }
+  let out = own * u.limit;
+  let length = state[own].x;
+  let words = (length + 31u) / 32u;
+  var kept = state[own].y;
+  if (length == 0u) { return; }
+  for (var w = lane; w < words; w += ${SCAN_LANES}u) { removed[w] = 0u; }
+  for (var word = 0u; word < words; word++) {
+    let size = min(32u, length - word * 32u);
+    if (lane < size) { diagonal[lane] = mask[(rows + word * 32u + lane) * u.words + word]; }
     workgroupBarrier();
     if (lane == 0u) {
       var gone = removed[word];
       var bits = 0u;
-      for (var b = 0u; b < 32u; b++) {
-        if (((gone >> b) & 1u) == 0u && absent[b] == 0u) {
+      for (var b = 0u; b < size; b++) {
+        if (((gone >> b) & 1u) == 0u) {
           bits |= 1u << b;
           gone |= diagonal[b];
         }
@@ -139,11 +128,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let full = kept + countOneBits(bits) >= u.limit;
     if (lane < 32u && ((bits >> lane) & 1u) == 1u) {
       let place = kept + countOneBits(bits & ((1u << lane) - 1u));
-      if (place < u.limit) { indices[out + place] = i32(order[start + word * 32u + lane].y); }
+      if (place < u.limit) { indices[out + place] = i32(rest[start + word * 32u + lane].x); }
     }
     kept = min(kept + countOneBits(bits), u.limit);
     if (full) { break; }
-    for (var w = word + 1u + lane; w < u.words; w += ${SCAN_LANES}u) {
+    for (var w = word + 1u + lane; w < words; w += ${SCAN_LANES}u) {
       var left = bits;
       var gone = removed[w];
       while (left != 0u) {
@@ -156,7 +145,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
   }
   for (var place = kept + lane; place < u.limit; place += ${SCAN_LANES}u) { indices[out + place] = -1; }
-  if (lane == 0u) { count[u.firstSet + group.x] = kept; }
+  if (lane == 0u) { count[own] = kept; }
 }`,
 });
 
@@ -212,31 +201,38 @@ function suppress(
   const words = Math.ceil(n / 32);
   const order = descendingOrder(scores, rows, n, n);
   const sorted = device.empty([rows, n, 4]);
-  const sortedIdxs = device.empty([rows, n], 'i32');
-  device.gpu.dispatch(gatherSorted, {
+  const rest = device.empty([rows, n, 2], 'i32');
+  const state = device.empty([rows, 2], 'u32');
+  const flags = { batched: idxs !== null };
+  const threshold = floorToFloat32(iouThreshold);
+  device.gpu.dispatch(decideBlocks, {
+    flags,
     // Without idxs their binding is never used, but must hold some buffer.
-    buffers: { order, boxes, idxs: idxs ?? boxes, sorted, sortedIdxs },
-    uniforms: { count: rows * n, n, batched: idxs ? 1 : 0 },
-    workgroups: workgroupsFor(rows * n),
+    buffers: { order, boxes, idxs: idxs ?? boxes, sorted, rest, state, indices, count },
+    uniforms: { n, stride: 2 ** Math.floor(Math.log2(n)), limit, threshold },
+    workgroups: [rows, 1, 1],
   });
-  // As many sets at a time as fit into the memory of the masks.
-  const together = Math.min(rows, Math.max(1, Math.floor(MASK_BYTES / (n * words * 4))));
-  const mask = device.empty([together, n, words], 'u32');
-  for (let firstSet = 0; firstSet < rows; firstSet += together) {
-    const some = Math.min(together, rows - firstSet);
-    device.gpu.dispatch(overlapMask, {
-      flags: { batched: idxs !== null },
-      buffers: { order, sorted, sortedIdxs, mask },
-      uniforms: { n, words, threshold: floorToFloat32(iouThreshold), firstSet },
-      workgroups: [words, Math.ceil(n / (LANES * ROWS)), some],
-    });
-    device.gpu.dispatch(scan, {
-      buffers: { order, mask, indices, count },
-      uniforms: { n, words, limit, firstSet },
-      workgroups: [some, 1, 1],
-    });
+  if (n > FEW) {
+    // As many sets at a time as fit into the memory of the masks.
+    const together = Math.min(rows, Math.max(1, Math.floor(MASK_BYTES / (n * words * 4))));
+    const mask = device.empty([together, n, words], 'u32');
+    for (let firstSet = 0; firstSet < rows; firstSet += together) {
+      const some = Math.min(together, rows - firstSet);
+      device.gpu.dispatch(overlapMask, {
+        flags,
+        buffers: { state, sorted, rest, mask },
+        uniforms: { n, words, threshold, firstSet },
+        workgroups: [Math.ceil(words / WORDS_EACH), Math.ceil(n / (LANES * ROWS)), some],
+      });
+      device.gpu.dispatch(scan, {
+        buffers: { state, rest, mask, indices, count },
+        uniforms: { n, words, limit, firstSet },
+        workgroups: [some, 1, 1],
+      });
+    }
+    mask.dispose();
   }
-  for (const temporary of [order, sorted, sortedIdxs, mask]) temporary.dispose();
+  for (const temporary of [order, sorted, rest, state]) temporary.dispose();
   return { indices, count };
 }
 

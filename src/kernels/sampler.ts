@@ -209,6 +209,7 @@ const joinProgram = defineProgram({
     rows: ['write', 'i32'],
     matched: ['write', 'i32'],
     total: 'write',
+    length: ['write', 'u32'],
   },
   code: () =>
     placeWgsl +
@@ -226,6 +227,7 @@ const joinProgram = defineProgram({
       var sum = 0u;
       for (var other = 0u; other < u.sets; other++) { sum += counts[other]; }
       total[0] = f32(max(sum, 1u));
+      length[0] = sum;
     }`),
 });
 
@@ -237,6 +239,8 @@ export interface JoinedSamples {
   matched: Tensor;
   /** f32 []: how many they are, at least 1: what losses are divided by. */
   total: Tensor;
+  /** u32 [1]: how many they are. */
+  length: Tensor;
 }
 
 /** Puts the samples of all sets together, so that all padding is at the end. @param matches i32 [R, N] they were drawn from */
@@ -248,10 +252,11 @@ export function joinSamples({ rows: samples, counts }: Sampled, matches: Tensor)
   const rows = device.empty([count], 'i32');
   const matched = device.empty([count], 'i32');
   const total = device.empty([]);
+  const length = device.empty([1], 'u32');
   device.gpu.dispatch(joinProgram, {
-    buffers: { samples, counts, matches, rows, matched, total },
+    buffers: { samples, counts, matches, rows, matched, total, length },
     uniforms: { count, sets, size, n },
     workgroups: workgroupsFor(count),
   });
-  return { rows, matched, total };
+  return { rows, matched, total, length };
 }

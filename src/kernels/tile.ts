@@ -206,25 +206,24 @@ ${lines(rows, (r) =>
 )}`;
 }
 
-/** sum[r] += A(r, k) · b[k] for all rows and `steps` values of k; `value` gives the expression of A(r, k). Pairs of rows share a loaded b. */
+/**
+ * sum[r] += A(r, k) · b[k] for all rows and `steps` values of k; `value` gives the expression of A(r, k). A sum is finished with before the next is
+ * begun: lanes have more sums than a CPU has registers, and so each is fetched once (measured on lavapipe, 5 % less than k outside of the sums).
+ */
 export function multiplyAdd(
   rows: number,
   vectors: number,
   steps: number,
   value: (row: number, k: number) => string,
 ): string {
-  const text: string[] = [];
-  for (let pair = 0; pair < rows; pair += 2) {
-    for (const k of range(steps)) {
-      for (const row of [pair, pair + 1]) {
-        text.push(`    let a${row}_${k} = vec4f(${value(row, k)});`);
-        for (const j of range(vectors)) {
-          text.push(`    sum${row}_${j} = fma(a${row}_${k}, b${k}_${j}, sum${row}_${j});`);
-        }
-      }
-    }
-  }
-  return text.join('\n');
+  return lines(rows, (row) =>
+    [
+      ...range(steps).map((k) => `    let a${row}_${k} = vec4f(${value(row, k)});`),
+      ...range(vectors).flatMap((j) =>
+        range(steps).map((k) => `    sum${row}_${j} = fma(a${row}_${k}, b${k}_${j}, sum${row}_${j});`),
+      ),
+    ].join('\n'),
+  );
 }
 
 /**

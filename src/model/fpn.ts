@@ -38,7 +38,9 @@ export class FeaturePyramidNetwork {
       results[last] = this.#layer[last].forward(top, training);
       for (let i = last - 1; i >= 0; i--) {
         const [, height, width] = features[i].shape;
-        top = this.#inner[i].forward(features[i], training, interpolateNearest(top, { size: [height, width] }));
+        top = this.#inner[i].forward(features[i], training, {
+          residual: interpolateNearest(top, { size: [height, width] }),
+        });
         results[i] = this.#layer[i].forward(top, training);
       }
       results.push(maxPool2d(results[last], { kernelSize: 1, stride: 2, padding: 0 }));

@@ -1,5 +1,6 @@
 import { cast } from '../kernels/cast.ts';
 import { convTranspose2d } from '../kernels/convTranspose2d.ts';
+import { mapList, type PaddedList } from '../kernels/listParts.ts';
 import { reshape } from '../kernels/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { MaskRCNNConfig } from './config.ts';
@@ -54,15 +55,18 @@ export class BoxBranch {
     this.#regression = new Linear(state, `${name}.box_predictor.bbox_pred`, width, numClasses * 4);
   }
 
-  /** Pooled RoIs [K, 7, 7, C] → class logits [K, classes] and box codes [K, 4 · classes], float32. */
+  /**
+   * Pooled RoIs [K, 7, 7, C] → class logits [K, classes] and box codes [K, 4 · classes], float32.
+   * @param options `list` tells in training how many of them count
+   */
   async forward(
     pooled: Tensor,
     training: boolean,
-    observe?: Observer,
+    { list, observe }: { list?: PaddedList; observe?: Observer } = {},
   ): Promise<{ classLogits: Tensor; boxRegression: Tensor }> {
     await observe?.('box.pool', pooled);
     const head = pooled.device.scope(() => {
-      const maps = this.#convs.reduce((x, conv) => conv.forward(x, training), pooled);
+      const maps = this.#convs.reduce((x, conv) => conv.forward(x, training, { list }), pooled);
       const [rois, height, width, channels] = maps.shape;
       return this.#linears.reduce(
         (x, linear) => linear.forward(x, true),
@@ -109,12 +113,19 @@ export class MaskBranch {
   /** Pooled RoIs [K, 14, 14, C] → mask logits [K, 28, 28, classes], float32. */
   async forward(pooled: Tensor, training: boolean, observe?: Observer): Promise<Tensor> {
     await observe?.('mask.pool', pooled);
-    const logits = pooled.device.scope(() => {
-      const features = this.#convs.reduce((x, conv) => conv.forward(x, training), pooled);
-      const up = convTranspose2d(features, this.#upWeight.tensor, this.#upBias.tensor, { stride: 2, relu: true });
-      return cast(this.#logits.forward(up), 'f32');
-    });
+    const logits = this.logits(pooled, training);
     await observe?.('mask.logits', logits);
     return logits;
+  }
+
+  /** The same, of a list of which perhaps not all count, or of which not all is computed. */
+  logits(pooled: Tensor, training: boolean, list?: PaddedList): Tensor {
+    return pooled.device.scope(() => {
+      const features = this.#convs.reduce((x, conv) => conv.forward(x, training, { list }), pooled);
+      return mapList(list, features, (part) => {
+        const up = convTranspose2d(part, this.#upWeight.tensor, this.#upBias.tensor, { stride: 2, relu: true });
+        return cast(this.#logits.forward(up), 'f32');
+      });
+    });
   }
 }

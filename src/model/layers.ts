@@ -1,6 +1,7 @@
 import { batchNorm2d } from '../kernels/batchNorm.ts';
 import { conv2d } from '../kernels/conv2d.ts';
 import { linear } from '../kernels/linear.ts';
+import { mapList, type PaddedList } from '../kernels/listParts.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { constant, type Initializer, torchDefaultBias, torchDefaultWeight } from './initializers.ts';
 import { type Layout, STEM_CHANNELS } from './layouts.ts';
@@ -147,8 +148,9 @@ export class ConvNorm {
     this.#folded = null;
   }
 
-  forward(x: Tensor, options: { training: boolean; relu?: boolean; residual?: Tensor }): Tensor {
-    const { relu = false, residual } = options;
+  /** @param options `list`: images of x that are padding do not count in training, and what is computed in parts leaves them out */
+  forward(x: Tensor, options: { training: boolean; relu?: boolean; residual?: Tensor; list?: PaddedList }): Tensor {
+    const { training, relu = false, residual, list } = options;
     const geometry = { stride: this.#stride, padding: this.#padding, zeroChannels: this.#zeroChannels };
     if (this.#folded) {
       const { scale, shift } = this.#folded;
@@ -157,10 +159,10 @@ export class ConvNorm {
     const { weight, bias, running_mean, running_var } = this.#norm;
     return x.device.scope(() =>
       batchNorm2d(
-        conv2d(x, this.#weight.tensor, geometry),
+        mapList(list, x, (part) => conv2d(part, this.#weight.tensor, geometry)),
         { weight: weight.tensor, bias: bias.tensor },
         { runningMean: running_mean.tensor, runningVar: running_var.tensor },
-        { training: options.training, eps: this.#config.batchNormEps, relu, residual },
+        { training, eps: this.#config.batchNormEps, relu, residual, count: training ? list?.count : undefined },
       ),
     );
   }
@@ -202,10 +204,11 @@ export class Conv2dNormActivation {
           );
   }
 
-  /** @param residual like the output, added before the ReLU */
-  forward(x: Tensor, training: boolean, residual?: Tensor): Tensor {
+  /** @param options `residual`, like the output, is added before the ReLU; for `list` see `ConvNorm` */
+  forward(x: Tensor, training: boolean, options: { residual?: Tensor; list?: PaddedList } = {}): Tensor {
+    const { residual, list } = options;
     return this.#layer instanceof Conv2d
-      ? this.#layer.forward(x, residual)
-      : this.#layer.forward(x, { training, relu: this.#relu, residual });
+      ? mapList(list, x, (part) => (this.#layer as Conv2d).forward(part, residual))
+      : this.#layer.forward(x, { training, relu: this.#relu, residual, list });
   }
 }

@@ -29,7 +29,7 @@ export type LossName = (typeof LOSS_NAMES)[number];
 export interface TrainingOptions {
   /** Which anchors and proposals are sampled. */
   order: SampleOrder;
-  /** Sees the stages, at the price of readbacks in the middle; without it there are none, but see `RoiHeads.forwardTraining`. */
+  /** Sees the stages, at the price of readbacks in the middle; without it there are none. */
   observe?: Observer;
 }
 

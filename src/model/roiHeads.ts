@@ -3,9 +3,9 @@ import { div } from '../kernels/arithmetic.ts';
 import { decodeBoxes } from '../kernels/boxes.ts';
 import { proposalRois, selectDetections } from '../kernels/detections.ts';
 import { selectChannel, selectClassBoxes } from '../kernels/gather.ts';
-import { listParts } from '../kernels/listParts.ts';
+import { listParts, mapList } from '../kernels/listParts.ts';
 import { binaryCrossEntropyWithLogits, crossEntropy, smoothL1Loss } from '../kernels/losses.ts';
-import { projectMasksOnBoxes, type TruthMasks } from '../kernels/maskTargets.ts';
+import { projectMasksOnBoxes } from '../kernels/maskTargets.ts';
 import { matchBoxes } from '../kernels/matcher.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
 import type { PaddedBoxes } from '../kernels/padded.ts';
@@ -49,11 +49,8 @@ interface Selected {
   positives: PositiveRois;
   /** f32 []: what the losses of boxes are divided by, the number of samples. */
   total: Tensor;
-}
-
-/** Lengths that were read back; on a device that only counts memory, the most that each can be. */
-function lengthsOf({ gpu }: Device, read: Uint32Array, most: number): Uint32Array {
-  return gpu.opened.counts ? read.map(() => most) : read;
+  /** u32 [1]: the number of samples. */
+  length: Tensor;
 }
 
 /** torchvision's RoIHeads (`torchvision/models/detection/roi_heads.py`): box branch and, unless box-only, mask branch. */
@@ -90,9 +87,9 @@ export class RoiHeads {
 
   /**
    * Losses `loss_classifier`, `loss_box_reg` and `loss_mask` (without masks: the first two). Samples and positives stay on the
-   * device, as lists that are as long as they may become, so nothing is read back, with two exceptions: where somebody observes,
-   * and where the heads have batch norm (`headNorm`), whose statistics padding would spoil, the lists are cut to their lengths
-   * first. A large mask head leaves out the parts of its list that hold padding only.
+   * device, as lists that are as long as they may become, so nothing is read back; only where somebody observes they are cut to their
+   * lengths first. Batch norms (`headNorm`) leave padding out of their statistics, and a large mask head the parts of its list that hold
+   * padding only.
    */
   async forwardTraining(
     features: readonly Tensor[],
@@ -104,27 +101,48 @@ export class RoiHeads {
     const { device } = features[0];
     return device.scope(async () => {
       const { selected, counts } = device.noGrad(() => this.#select(proposals, training));
-      const exact = observe || this.#config.headNorm === 'batch';
-      const { samples, positives, total } = exact ? await this.#narrowed(selected, counts, observe) : selected;
+      const chosen = observe ? await this.#narrowed(selected, counts, observe) : selected;
+      const { samples, positives } = chosen;
       const { classLogits, boxRegression } = await this.#box.forward(
         this.#pool(features, samples.rois, batch, BOX_POOL),
         true,
-        observe,
+        { list: observe ? undefined : { count: selected.length }, observe },
       );
-      const losses = this.#boxLosses(classLogits, boxRegression, { samples, positives, total });
+      const losses = this.#boxLosses(classLogits, boxRegression, chosen);
       const { masks } = training.truths;
       if (!this.#mask || !masks) return losses;
       const mask = this.#mask;
-      const large =
-        Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS ||
-        positives.rows.size > PADDED_POSITIVES * batch.imageSizes.length;
-      const logits = (rois: Tensor, labels: Tensor): Promise<Tensor> =>
-        device.scope(async () =>
-          selectChannel(await mask.forward(this.#pool(features, rois, batch, MASK_POOL), true, observe), labels),
-        );
-      const loss = device.labelled('roi_heads.mask', () => this.#maskLoss(masks, positives, large && !exact, logits));
-      return { ...losses, loss_mask: await loss };
+      const pool = (rois: Tensor): Tensor => this.#pool(features, rois, batch, MASK_POOL);
+      const loss_mask = await device.labelled('roi_heads.mask', () =>
+        device.scope(async () => {
+          const logits = observe
+            ? selectChannel(await mask.forward(pool(positives.rois), true, observe), positives.labels)
+            : this.#maskLogits(mask, pool, positives, batch.imageSizes.length);
+          const wanted = projectMasksOnBoxes(masks, positives.rois, positives.matched, MASK_SIZE);
+          // Of the labelled class's mask against the matched truth, projected into each positive's box.
+          return binaryCrossEntropyWithLogits(logits, wanted);
+        }),
+      );
+      return { ...losses, loss_mask };
     });
+  }
+
+  /** Logits of the labelled class [P, 28, 28] of a padded list of positives. */
+  #maskLogits(
+    mask: MaskBranch,
+    pool: (rois: Tensor) => Tensor,
+    { rois, labels, total }: PositiveRois,
+    images: number,
+  ): Tensor {
+    const large =
+      Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS || labels.size > PADDED_POSITIVES * images;
+    const list = { count: total, step: large ? MASK_PART : undefined };
+    const whole = !large || this.#config.headNorm === 'batch';
+    // The statistics of batch norms are of all parts.
+    if (whole) return selectChannel(mask.logits(mapList(list, rois, pool), true, list), labels);
+    return listParts(list, labels.size, (first, rows) =>
+      selectChannel(mask.logits(pool(narrow(rois, 0, first, rows)), true), narrow(labels, 0, first, rows)),
+    );
   }
 
   /** Truth boxes join the proposals; matching at the box thresholds; a balanced sample of each image, `counts` of them. */
@@ -148,15 +166,14 @@ export class RoiHeads {
     const samples = roiTargets(joined, candidates, truths, WEIGHTS);
     const most = Math.min(Math.trunc(batchSize * positiveFraction), candidates.shape[1]);
     const positives = positiveRois(samples, joined.matched, images * most);
-    return { selected: { samples, positives, total: joined.total }, counts: sampled.counts };
+    const { total, length } = joined;
+    return { selected: { samples, positives, total, length }, counts: sampled.counts };
   }
 
   /** The lists without their padding. */
-  async #narrowed({ samples, positives, total }: Selected, counts: Tensor, observe?: Observer): Promise<Selected> {
+  async #narrowed({ samples, positives, ...all }: Selected, counts: Tensor, observe: Observer): Promise<Selected> {
     const { device } = counts;
-    const read = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
-    const perImage = lengthsOf(device, read[0], this.#config.boxBatchSizePerImage);
-    const [positive] = lengthsOf(device, read[1], positives.rows.size);
+    const [perImage, [positive]] = (await device.readAll([counts, positives.total])) as [Uint32Array, Uint32Array];
     const length = perImage.reduce((sum, n) => sum + n, 0);
     const narrowed = {
       samples: {
@@ -171,9 +188,9 @@ export class RoiHeads {
         matched: narrow(positives.matched, 0, 0, positive),
         total: positives.total,
       },
-      total,
+      ...all,
     };
-    if (observe) await this.#observeSamples(narrowed.samples, perImage, observe);
+    await this.#observeSamples(narrowed.samples, perImage, observe);
     return narrowed;
   }
 
@@ -211,29 +228,6 @@ export class RoiHeads {
         loss_classifier: crossEntropy(classLogits, samples.labels),
         loss_box_reg: div(regression, total),
       };
-    });
-  }
-
-  /**
-   * Binary cross entropy of the labelled class's mask against the matched truth, projected into each positive's box.
-   * @param parts whether the list is computed in parts
-   * @param logits those of the labelled class, [P, 28, 28], of RoIs and their labels
-   */
-  #maskLoss(
-    truths: TruthMasks,
-    { rois, labels, matched, total }: PositiveRois,
-    parts: boolean,
-    logits: (rois: Tensor, labels: Tensor) => Promise<Tensor>,
-  ): Promise<Tensor> {
-    const { device } = rois;
-    return device.scope(async () => {
-      const wanted = projectMasksOnBoxes(truths, rois, matched, MASK_SIZE);
-      const computed = parts
-        ? listParts(total, { length: labels.size, step: MASK_PART }, (first, rows) =>
-            logits(narrow(rois, 0, first, rows), narrow(labels, 0, first, rows)),
-          )
-        : logits(rois, labels);
-      return binaryCrossEntropyWithLogits(await computed, wanted);
     });
   }
 
@@ -284,11 +278,9 @@ export class RoiHeads {
       rois = narrow(rois, 0, 0, total);
       boxes = narrow(boxes, 0, 0, total);
     }
-    const { classLogits, boxRegression } = await this.#box.forward(
-      this.#pool(features, rois, batch, BOX_POOL),
-      false,
+    const { classLogits, boxRegression } = await this.#box.forward(this.#pool(features, rois, batch, BOX_POOL), false, {
       observe,
-    );
+    });
     const found = selectDetections(
       {
         scores: softmax(classLogits),
@@ -307,7 +299,9 @@ export class RoiHeads {
     const read = await device.readAll([found.boxes, found.scores, found.labels, found.counts]);
     const [allBoxes, allScores, allLabels, counts] = read as [Float32Array, Float32Array, Int32Array, Uint32Array];
     const most = found.labels.shape[1];
-    return Array.from(lengthsOf(device, counts, most), (n, image) => {
+    return Array.from(counts, (count, image) => {
+      // A device that only counts memory finds as many as there may be.
+      const n = device.gpu.opened.counts ? most : count;
       const first = image * most;
       return {
         boxes: allBoxes.slice(first * 4, (first + n) * 4),

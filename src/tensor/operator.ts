@@ -50,10 +50,10 @@ export interface BackwardContext<I extends Inputs, P extends Params> {
 export interface OperatorDefinition<I extends Inputs, P extends Params> {
   name: string;
   /**
-   * Inputs that may be given as `f16`, all of them together; the output and their gradients are then `f16` too. Others, and all where this is
-   * left out, are refused. Parameters stay `f32`, and so do their gradients.
+   * Inputs (or `all`) that may be given as `f16`, all of them together; the output and their gradients are then `f16` too. Others, and all where
+   * this is left out, are refused. Parameters stay `f32`, and so do their gradients.
    */
-  halves?: readonly (keyof I & string)[];
+  halves?: readonly (keyof I & string)[] | 'all';
   forward(inputs: I, params: P, needs: Needs<I>): { output: Tensor; saved?: Record<string, Tensor | undefined> };
   backward?(context: BackwardContext<I, P>): { [K in keyof I]?: GradientThunk };
   /** Every differentiable operator gives at least one. */
@@ -80,7 +80,8 @@ export function defineOperator<I extends Inputs, P extends Params>(
     const given = Object.entries(inputs).filter((entry): entry is [string, Tensor] => entry[1] !== undefined);
     if (given.length === 0) throw new Error(`${definition.name}: no input was given.`);
     const device = given[0][1].device;
-    checkHalves(definition.name, given, definition.halves ?? []);
+    const halves = definition.halves === 'all' ? given.map(([name]) => name) : (definition.halves ?? []);
+    checkHalves(definition.name, given, halves);
     const needs = {} as Record<keyof I, boolean>;
     for (const [name, tensor] of given) needs[name as keyof I] = device.gradEnabled && tensor.requiresGrad;
     const edges = given.filter(([name]) => needs[name as keyof I]);

@@ -33,7 +33,7 @@ function stacked(losses: Partial<Record<LossName, Tensor>>): { names: LossName[]
 
 /**
  * One training step: losses, gradients of their sum, clipping, SGD. Nothing it allocates outlives it but `values`, and nothing is
- * read back (but see `RoiHeads.forwardTraining`): the host runs ahead of the device.
+ * read back: the host runs ahead of the device.
  */
 export function trainStep(
   model: MaskRCNN,

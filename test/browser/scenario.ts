@@ -26,15 +26,18 @@ export interface ScenarioResult {
   }[];
 }
 
-/** A small model on small anchors. Low thresholds, so that weights which never saw an image detect something. */
+/**
+ * A small model on small anchors. Low thresholds, so that weights which never saw an image detect something, and so many samples that masks
+ * are computed in parts of their list.
+ */
 export function scenarioConfig(): MaskRCNNConfig {
   return {
     ...presetConfig('tiny', { numClasses: 3, inputSize: { width: 80, height: 64 } }),
     rpnPreNmsTopNTrain: 100,
     rpnPreNmsTopNTest: 100,
-    rpnPostNmsTopNTrain: 40,
+    rpnPostNmsTopNTrain: 90,
     rpnPostNmsTopNTest: 40,
-    boxBatchSizePerImage: 32,
+    boxBatchSizePerImage: 300,
     boxDetectionsPerImg: 12,
     boxScoreThresh: 0.05,
   };

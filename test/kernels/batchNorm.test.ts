@@ -322,3 +322,77 @@ describe.skipIf(!haveGoldens)('as torch', () => {
       }));
   }
 });
+
+describe('a padded list', () => {
+  const shape = [7, 5, 6, 8];
+  const [images, perImage, channels] = [7, 30 * 8, 8];
+  const x = uniform(images * perImage, 31, -1, 3);
+  const dy = uniform(images * perImage, 32, -1, 1);
+  const vectors = [33, 34, 35].map((seed) => uniform(channels, seed, 0.5, 2));
+
+  /** y, its gradients and the running statistics. */
+  const computed = async (length: number, count: number | null): Promise<Record<string, Float32Array>> => {
+    const head = (values: Float32Array): Tensor => {
+      const own = values.slice(0, length * perImage);
+      if (count !== null) own.fill(Number.NaN, count * perImage);
+      return device.tensor(own, [length, ...shape.slice(1)]);
+    };
+    return device.scope(async () => {
+      const input = head(x);
+      input.requiresGrad = true;
+      const [weight, bias] = [0, 1].map((i) => device.parameter(vectors[i], [channels], 'parameter'));
+      const [runningMean, runningVar] = [1, 2].map((i) => device.tensor(vectors[i], [channels]));
+      const y = batchNorm2d(
+        input,
+        { weight, bias },
+        { runningMean, runningVar },
+        { training: true, relu: true, count: count === null ? undefined : device.tensor(Uint32Array.of(count), [1]) },
+      );
+      const read = { y: await y.floats(), mean: await runningMean.floats(), variance: await runningVar.floats() };
+      const upstream = head(dy);
+      device.backward(y, upstream);
+      const gradients = await Promise.all([input, weight, bias].map(({ grad }) => (grad as Tensor).floats()));
+      for (const tensor of [input.grad, weight.grad, bias.grad, weight, bias]) tensor?.dispose();
+      return { ...read, dx: gradients[0], dweight: gradients[1], dbias: gradients[2] };
+    });
+  };
+
+  test.each([1, 3, 7])('is normalised as its first %i images alone', async (count) => {
+    const alone = await computed(count, null);
+    const padded = await computed(images, count);
+    for (const [name, values] of Object.entries(padded)) {
+      const expected = new Float32Array(values.length);
+      expected.set(alone[name]);
+      expectClose(values, expected, 1e-6, name);
+    }
+  });
+
+  test('of nothing moves nothing', async () => {
+    const padded = await computed(images, 0);
+    expect(padded.mean).toEqual(vectors[1]);
+    expect(padded.variance).toEqual(vectors[2]);
+    for (const name of ['y', 'dx', 'dweight', 'dbias'])
+      expect(
+        padded[name].every((value) => value === 0),
+        name,
+      ).toBe(true);
+  });
+
+  test('has no residual, and is for training', () => {
+    device.scope(() => {
+      const tensor = device.zeros(shape);
+      const [one, other] = [device.zeros([channels]), device.zeros([channels])];
+      const run = (options: { training: boolean; residual?: Tensor }): Tensor =>
+        batchNorm2d(
+          tensor,
+          { weight: one, bias: other },
+          { runningMean: one, runningVar: other },
+          { ...options, count: device.tensor(Uint32Array.of(1), [1]) },
+        );
+      expect(() => run({ training: true, residual: tensor })).toThrow(
+        'batch_norm2d: residual: expected none beside a count',
+      );
+      expect(() => run({ training: false })).toThrow('batch_norm2d: count: in training only');
+    });
+  });
+});

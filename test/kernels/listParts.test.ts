@@ -1,10 +1,9 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Profiler } from '../../src/gpu/profiler.ts';
 import { add, mul } from '../../src/kernels/arithmetic.ts';
-import { listParts } from '../../src/kernels/listParts.ts';
+import { mapList } from '../../src/kernels/listParts.ts';
 import { matmul } from '../../src/kernels/matmul.ts';
 import { sum } from '../../src/kernels/reduce.ts';
-import { narrow } from '../../src/kernels/shape.ts';
 import type { Device } from '../../src/tensor/device.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
 import { expectClose } from '../support/compare.ts';
@@ -46,10 +45,8 @@ function reference(count: number): { y: Float64Array; dx: Float64Array; dw: Floa
   return { y, dx, dw };
 }
 
-const inParts = (x: Tensor, w: Tensor, count: number): Promise<Tensor> =>
-  listParts(device.tensor(Uint32Array.of(count), [1]), { length: ROWS, step: STEP }, async (first, rows) =>
-    matmul(narrow(x, 0, first, rows), w),
-  );
+const inParts = (x: Tensor, w: Tensor, count: number): Tensor =>
+  mapList({ count: device.tensor(Uint32Array.of(count), [1]), step: STEP }, x, (part) => matmul(part, w));
 
 describe('a list in parts', () => {
   it.each([0, 1, 3, 4, 6, 8])(
@@ -60,12 +57,10 @@ describe('a list in parts', () => {
       const wanted = reference(count);
       await device.scope(async () => {
         spoil();
-        const y = await inParts(x, w, count);
+        const y = inParts(x, w, count);
         expectClose(await y.floats(), wanted.y, 1e-6, 'y');
         // The list's length must outlive the scope that it was made in.
-        const loss = await device.scope(async () =>
-          sum(mul(await inParts(x, w, count), device.tensor(outer, [ROWS, COLUMNS]))),
-        );
+        const loss = device.scope(() => sum(mul(inParts(x, w, count), device.tensor(outer, [ROWS, COLUMNS]))));
         spoil();
         device.backward(loss);
         expectClose(await x.grad!.floats(), wanted.dx, 1e-6, 'dx');
@@ -96,7 +91,7 @@ describe('a list in parts', () => {
     await device.scope(async () => {
       const [h, g] = [x, other].map((tensor) => mul(tensor, device.full([ROWS, DEPTH], 1)));
       spoil();
-      const y = await inParts(h, w, count);
+      const y = inParts(h, w, count);
       // An addition gives one gradient to both sides; it is visited first.
       const both = mul(add(h, g), device.tensor(factors, [ROWS, DEPTH]));
       device.backward([sum(mul(y, device.tensor(outer, [ROWS, COLUMNS]))), sum(both)]);
@@ -118,7 +113,7 @@ describe('a list in parts', () => {
     try {
       await device.scope(async () => {
         const [x, w] = [device.tensor(values, [ROWS, DEPTH]), device.tensor(weights, [DEPTH, COLUMNS])];
-        await inParts(x, w, 4);
+        inParts(x, w, 4);
         const products = (await profiler.collect(device.gpu)).filter(({ flops }) => flops > 0);
         expect(products.map(({ flops }) => flops)).toEqual(Array(2).fill(2 * STEP * DEPTH * COLUMNS));
       });

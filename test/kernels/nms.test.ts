@@ -49,6 +49,58 @@ describe('nms', () => {
     if (n < 5000) await check(randomBoxes(n, n + 2), uniform(n, n + 3, 0, 1), 0.9);
   });
 
+  // Heaps are decided in blocks, boxes that lie apart by the mask; the other layouts begin with the one and end with the other.
+  test.each([
+    ['a heap', () => 4],
+    ['a row', () => 4000],
+    ['a heap, then a row', (at: number) => (at < 0.6 ? 4 : 4000)],
+    ['a row, then a heap', (at: number) => (at < 0.1 ? 4000 : 4)],
+    ['boxes that meet ever more rarely', (at: number) => 4 + 2000 * at],
+  ])('%s', (_, spread) =>
+    device.scope(async () => {
+      for (const [n, threshold] of [
+        [200, 0.5],
+        [257, 0.3],
+        [700, 0.5],
+        [2500, 0.7],
+      ]) {
+        const [across, down] = [uniform(n, n, 0, 1), uniform(n, n + 1, 0, 8)];
+        const scores = uniform(n, n + 2, 0, 1);
+        const boxes = Array.from({ length: n }, (_, i): Box => {
+          const x = Math.fround(across[i] * spread(1 - scores[i]));
+          return [x, down[i], Math.fround(x + 20), Math.fround(down[i] + 20)];
+        });
+        const ids = Int32Array.from(scores, (_, i) => (i % 7 === 0 ? 1 : 0));
+        const [b, s] = inputs(boxes, scores);
+        const expected = greedyNms(boxes, scores, threshold);
+        for (const maxKept of [1, Math.ceil(expected.length / 2), expected.length, n])
+          await expectKept(nms(b, s, threshold, { maxKept }), [expected], Math.min(n, maxKept));
+        await check(boxes, scores, threshold, ids);
+      }
+    }),
+  );
+
+  test('sets of which some are decided in blocks and some are not', () =>
+    device.scope(async () => {
+      const n = 900;
+      const spreads = [3, 4000, 40, 3, 600];
+      const scores = uniform(spreads.length * n, 1, 0, 1);
+      const across = uniform(spreads.length * n, 2, 0, 1);
+      const boxes = Array.from(scores, (_, i): Box => {
+        const x = Math.fround(across[i] * spreads[Math.floor(i / n)]);
+        return [x, 0, Math.fround(x + 10), 10];
+      });
+      const [b, s] = [
+        device.tensor(new Float32Array(boxes.flat()), [spreads.length, n, 4]),
+        device.tensor(scores, [spreads.length, n]),
+      ];
+      const expected = spreads.map((_, set) =>
+        greedyNms(boxes.slice(set * n, (set + 1) * n), scores.subarray(set * n, (set + 1) * n), 0.6),
+      );
+      await expectKept(nms(b, s, 0.6), expected, n);
+      await expectKept(nms(b, s, 0.6, { maxKept: 300 }), expected, 300);
+    }));
+
   test('nothing suppressed, and everything but the best', async () => {
     const apart = Array.from({ length: 100 }, (_, i): Box => [10 * i, 0, 10 * i + 5, 5]);
     await check(apart, uniform(100, 1), 0);

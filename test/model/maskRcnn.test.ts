@@ -111,8 +111,12 @@ describe('trainingLosses', () => {
     expect(reversed).not.toEqual(first);
   });
 
-  it('gives the losses and gradients that the positives alone give, where masks are computed in parts', async () => {
-    const model = await build(IN_PARTS);
+  it.each([
+    ['where masks are computed in parts', IN_PARTS],
+    ['behind batch norms', { headNorm: 'batch', boxConvLayers: [8] }],
+    ['behind batch norms in parts', { headNorm: 'batch', boxConvLayers: [8], ...IN_PARTS }],
+  ] as const)('gives the losses and gradients that the samples alone give, %s', async (_, given) => {
+    const model = await build(given as Partial<MaskRCNNConfig>);
     const scenes = [scene, picture(64, 48, [[8, 8, 40, 30]], 3)];
     // Who observes sees the list cut to its positives, and in one part.
     const pass = (observe?: () => void): Promise<Map<string, Float32Array>> =>
@@ -137,7 +141,7 @@ describe('trainingLosses', () => {
       if (seen[0] === 'mask.logits') positives = (seen[1] as { shape: number[] }).shape[0];
     });
     expect(positives).toBeGreaterThan(0);
-    expect(positives).toBeLessThan(2 * 75 - 32);
+    expect(positives).toBeLessThan(model.config.boxBatchSizePerImage * model.config.boxPositiveFraction * 2);
     for (const [name, values] of await pass()) expectClose(values, exact.get(name) as Float32Array, 1e-5, name);
   });
 

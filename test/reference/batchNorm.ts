@@ -9,7 +9,8 @@ export function channelStatistics({ shape, data }: RefTensor): { mean: number[];
   return { mean, variance: lists.map((list, c) => average(list.map((value) => (value - mean[c]) ** 2))) };
 }
 
-export const batchNorm: Reference = (inputs, params) => {
+export const batchNorm: Reference = ({ count, ...inputs }, params) => {
+  if (count) return ofFirst(count.data[0], inputs, params);
   const { x, weight, bias, residual } = inputs;
   const { training = false, eps = 1e-5, relu = false } = params as { training?: boolean; eps?: number; relu?: boolean };
   const { mean, variance } = training
@@ -22,4 +23,14 @@ export const batchNorm: Reference = (inputs, params) => {
     return relu ? Math.max(y, 0) : y;
   });
   return { shape: x.shape, data };
+};
+
+/** The first images as a batch of their own, and zeros behind. */
+const ofFirst = (images: number, inputs: Record<string, RefTensor>, params: Record<string, unknown>): RefTensor => {
+  const { shape, data } = inputs.x;
+  const first = data.slice(0, (images * data.length) / shape[0]);
+  const alone = batchNorm({ ...inputs, x: { shape: [images, ...shape.slice(1)], data: first } }, params);
+  const padded = new Float64Array(data.length);
+  padded.set(alone.data);
+  return { shape, data: padded };
 };

@@ -44,6 +44,8 @@ export const references: Record<string, Reference> = {
   mean,
   sum,
   cat,
+  cat_parts: (parts) => cat(parts, { dim: 0 }),
+  list_rows: ({ x }, { first, rows }) => narrow({ x }, { dim: 0, start: first, length: rows }),
   gather_class: gatherClass,
   index_select: indexSelect,
   narrow,

@@ -49,6 +49,7 @@ describe('a plan of memory', () => {
     ['frozen batch norm', { norm: 'frozen' }, false],
     ['batch norm', { norm: 'batch' }, false],
     ['masks computed in parts', { norm: 'frozen', ...IN_PARTS }, false],
+    ['batch norm in the heads', { norm: 'frozen', headNorm: 'batch', boxConvLayers: [8], ...IN_PARTS }, false],
     ['checkpointed activations', { norm: 'batch', layers: [2, 2, 1, 1] }, true],
   ] satisfies [string, Partial<MaskRCNNConfig>, boolean][]) {
     it(`tells within 10 % what training holds at its peak, with ${name}`, async () => {

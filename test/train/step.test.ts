@@ -99,6 +99,7 @@ describe('a step', () => {
   it.each([
     ['a list of masks computed whole', {}],
     ['one computed in parts', IN_PARTS],
+    ['heads with batch norm', { headNorm: 'batch' as const, boxConvLayers: [8], ...IN_PARTS }],
   ])(
     'reads nothing back before its losses, with and without cells, in training and in validation, %s',
     async (_, given) => {
