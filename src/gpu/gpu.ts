@@ -383,7 +383,8 @@ export class Gpu {
 
   /**
    * Writes host data, in order with the dispatches around it. `data` may be changed or dropped at once. Large data goes by the queue, which
-   * would run it before commands still being encoded, so those are submitted first.
+   * would run it before commands still being encoded, so those are submitted first. Staging buffers of our own that stay mapped would copy the
+   * bytes as often; measured, they save 0.2 ms for 2 MB, a thousandth of a training step.
    */
   write(buffer: PooledBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
     this.throwIfFailed();

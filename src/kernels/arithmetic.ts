@@ -53,7 +53,7 @@ const stridedProgram = defineProgram({
   bindings: { a: 'read', b: 'read', dy: 'read', y: 'write' },
   code: () =>
     perElement(`
-    ${walkWgsl('a', 'b')}
+    ${walkWgsl(['a', 'b'])}
     var value = 0.0;
     ${formulaSwitch('a[aOffset]', 'b[bOffset]', 'dy[i]')}
     if (u.accumulate == 1u) { value += y[i]; }

@@ -201,7 +201,7 @@ function suppress(
   const words = Math.ceil(n / 32);
   const order = descendingOrder(scores, rows, n, n);
   const sorted = device.empty([rows, n, 4]);
-  const rest = device.empty([rows, n, 2], 'i32');
+  const rest = device.empty([rows, n, 2], 'u32');
   const state = device.empty([rows, 2], 'u32');
   const flags = { batched: idxs !== null };
   const threshold = floorToFloat32(iouThreshold);

@@ -77,15 +77,23 @@ export function walkValues<const N extends string>(
   return values as Record<WalkUniform<N>, number>;
 }
 
-/** WGSL that sets `<name>Offset` of each operand for step `i` of the walk. */
-export function walkWgsl(...operands: string[]): string {
+/** WGSL that sets `<name>Offset` of each operand for step `i` of a walk of which the last `count` dimensions have several steps. */
+export function walkWgsl(operands: readonly string[], count: number = DIMENSIONS.length): string {
   const lines = ['var rest = i;', 'var at = 0u;', ...operands.map((name) => `var ${name}Offset = 0u;`)];
-  for (const dim of [...DIMENSIONS].reverse()) {
-    lines.push(dim === 0 ? 'at = rest;' : `at = rest % u.extent${dim}; rest /= u.extent${dim};`);
+  const dimensions = DIMENSIONS.slice(-count);
+  for (const dim of [...dimensions].reverse()) {
+    lines.push(dim === dimensions[0] ? 'at = rest;' : `at = rest % u.extent${dim}; rest /= u.extent${dim};`);
     for (const name of operands) lines.push(`${name}Offset += at * u.${name}Stride${dim};`);
   }
   return lines.join('\n');
 }
+
+type CopyFlags = {
+  /** Elements that one invocation moves: four where both sides hold them side by side and begin aligned. */
+  width: 1 | 4;
+  /** Runs of elements, as in `cat`, take one division; integer divisions are what a walk costs. */
+  dimensions: 2 | 6;
+};
 
 // Bits are copied as they are unless there is arithmetic to do, so one pipeline serves floats and integers.
 const program = defineProgram({
@@ -99,20 +107,38 @@ const program = defineProgram({
     scale: 'f32',
     ...walkUniforms('x', 'y'),
   },
-  bindings: { x: ['read', 'u32'], y: ['write', 'u32'] },
-  code: () =>
-    perElement(`
-    ${walkWgsl('x', 'y')}
+  bindings: ({ width }: CopyFlags) => {
+    const bits = width === 4 ? 'vec4u' : 'u32';
+    return { x: ['read', bits], y: ['write', bits] } as const;
+  },
+  code: ({ width, dimensions }) => {
+    const [floats, bits] = width === 4 ? ['vec4f', 'vec4u'] : ['f32', 'u32'];
+    return perElement(`
+    ${walkWgsl(['x', 'y'], dimensions)}
     xOffset += u.xStart;
     yOffset += u.yStart;
     var bits = x[xOffset];
     if (u.scaled == 1u) {
-      var value = u.scale * bitcast<f32>(bits);
-      if (u.accumulate == 1u) { value += bitcast<f32>(y[yOffset]); }
-      bits = bitcast<u32>(value);
+      var value = u.scale * bitcast<${floats}>(bits);
+      if (u.accumulate == 1u) { value += bitcast<${floats}>(y[yOffset]); }
+      bits = bitcast<${bits}>(value);
     }
-    y[yOffset] = bits;`),
+    y[yOffset] = bits;`);
+  },
 });
+
+/** The same walk by vectors of four elements, where every operand has them side by side and begins each run aligned; else null. */
+function byVectors(dimensions: readonly WalkDimension[], starts: readonly number[]): WalkDimension[] | null {
+  const merged = mergeDimensions(dimensions);
+  const last = merged.pop();
+  const whole = (value: number) => value % 4 === 0;
+  const fits =
+    last?.strides.every((stride) => stride === 1) &&
+    [last.extent, ...starts, ...merged.flatMap(({ strides }) => strides)].every(whole);
+  if (!last || !fits) return null;
+  const outer = merged.map(({ extent, strides }) => ({ extent, strides: strides.map((stride) => stride / 4) }));
+  return [...outer, { extent: last.extent / 4, strides: last.strides }];
+}
 
 /** Where one side of a strided copy begins and how far each dimension moves it, in elements. */
 export interface StridedSide {
@@ -132,19 +158,24 @@ export function stridedCopy(
   to: StridedSide,
   { scale = 1, accumulate = false }: { scale?: number; accumulate?: boolean } = {},
 ): void {
-  const count = sizeOf(extents);
-  if (count === 0) return;
-  const dimensions = extents.map((extent, dim) => ({ extent, strides: [from.strides[dim], to.strides[dim]] }));
+  if (sizeOf(extents) === 0) return;
+  const elements = extents.map((extent, dim) => ({ extent, strides: [from.strides[dim], to.strides[dim]] }));
+  const starts = [from.start ?? 0, to.start ?? 0];
+  const vectors = byVectors(elements, starts);
+  const width = vectors ? 4 : 1;
+  const walk = mergeDimensions(vectors ?? elements);
+  const count = sizeOf(extents) / width;
   to.tensor.device.gpu.dispatch(program, {
+    flags: { width, dimensions: walk.length <= 2 ? 2 : 6 },
     buffers: { x: from.tensor, y: to.tensor },
     uniforms: {
       count,
-      xStart: from.start ?? 0,
-      yStart: to.start ?? 0,
+      xStart: starts[0] / width,
+      yStart: starts[1] / width,
       scaled: scale !== 1 || accumulate ? 1 : 0,
       accumulate: accumulate ? 1 : 0,
       scale,
-      ...walkValues(operator, dimensions, 'x', 'y'),
+      ...walkValues(operator, walk, 'x', 'y'),
     },
     workgroups: workgroupsFor(count),
   });

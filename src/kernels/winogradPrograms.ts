@@ -8,10 +8,10 @@ import { lines, range } from './tile.ts';
  * Each program below computes L · X · Lᵀ of a small matrix X for one of these L, or its transpose, four channels at a time. The 36 entries of
  * what lies in between are 36 planes, each a matrix over (tile, channel) or (channel, channel).
  *
- * The points of interpolation are 0, ±5/8, ±3/2, ∞, those of oneDNN. They decide how much of the products cancels in Aᵀ and so how far rounding
- * is magnified: the largest error is a third of that of Lavin's 0, ±1, ±2, ∞, the root of the mean square half of it, in all three directions
- * (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", tells why). All
- * coefficients of A and B are exact in float32.
+ * The points of interpolation are 0, ±11/16, ±23/16, ∞. They decide how much of the products cancels in Aᵀ and so how far rounding is magnified
+ * (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks"). Of all pairs of
+ * sixteenths these have the smallest product of largest error and root mean square, in all three directions together: a third and a half of what
+ * Lavin's 0, ±1, ±2, ∞ have; oneDNN's ±5/8, ±3/2 come near. All coefficients of A and B are exact in float32.
  */
 export const TILE = 4;
 export const PATCH = 6;
@@ -19,7 +19,7 @@ export const PLANES = PATCH * PATCH;
 
 type Matrix = readonly (readonly number[])[];
 
-const [NEAR, FAR] = [5 / 8, 3 / 2];
+const [NEAR, FAR] = [11 / 16, 23 / 16];
 
 /** The polynomials of degree 5 that vanish at all finite points but one; the last, of degree 5, at all five. */
 function inputMatrix(): Matrix {

@@ -10,7 +10,7 @@ import { matchBoxes } from '../kernels/matcher.ts';
 import { multiScaleRoiAlign } from '../kernels/multiScaleRoiAlign.ts';
 import type { PaddedBoxes } from '../kernels/padded.ts';
 import { joinSamples, samplePositiveNegative } from '../kernels/sampler.ts';
-import { indexSelect, narrow } from '../kernels/shape.ts';
+import { cat, indexSelect, narrow } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';
 import { addTruthBoxes, type PositiveRois, positiveRois, type RoiTargets, roiTargets } from '../kernels/targets.ts';
 import type { Device } from '../tensor/device.ts';
@@ -33,6 +33,8 @@ const PADDED_MASK_CHANNELS = 64;
 const PADDED_POSITIVES = 64;
 /** RoIs of a part. */
 const MASK_PART = 32;
+/** Detections whose masks are predicted at once: more would take more memory, not less time. */
+const MASKS_AT_ONCE = 128;
 /** Detections with a smaller side are dropped (torchvision's `postprocess_detections`). */
 const MIN_SIZE = 1e-2;
 
@@ -51,6 +53,13 @@ interface Selected {
   total: Tensor;
   /** u32 [1]: the number of samples. */
   length: Tensor;
+}
+
+/** [first, length] of the parts of a list of detections, about equally long; an empty list is one part. */
+function partsOf(count: number): (readonly [number, number])[] {
+  const parts = Math.max(Math.ceil(count / MASKS_AT_ONCE), 1);
+  const starts = Array.from({ length: parts + 1 }, (_, part) => Math.round((part * count) / parts));
+  return starts.slice(1).map((end, part) => [starts[part], end - starts[part]] as const);
 }
 
 /** torchvision's RoIHeads (`torchvision/models/detection/roi_heads.py`): box branch and, unless box-only, mask branch. */
@@ -250,9 +259,16 @@ export class RoiHeads {
         device,
         detections.map(({ boxes }) => boxes),
       );
-      const logits = await mask.forward(this.#pool(features, rois, batch, MASK_POOL), false, observe);
-      const labels = Int32Array.from(detections.flatMap((image) => [...image.labels]));
-      const probabilities = sigmoid(selectChannel(logits, device.tensor(labels, [labels.length])));
+      const labels = device.tensor(Int32Array.from(detections.flatMap((image) => [...image.labels])), [rois.shape[0]]);
+      const pool = (some: Tensor): Tensor => this.#pool(features, some, batch, MASK_POOL);
+      const parts = observe
+        ? [selectChannel(await mask.forward(pool(rois), false, observe), labels)]
+        : partsOf(labels.size).map(([start, length]) =>
+            device.scope(() =>
+              selectChannel(mask.logits(pool(narrow(rois, 0, start, length)), false), narrow(labels, 0, start, length)),
+            ),
+          );
+      const probabilities = sigmoid(parts.length === 1 ? parts[0] : cat(parts));
       let first = 0;
       return detections.map(({ labels: { length } }) => {
         first += length;

@@ -74,6 +74,27 @@ describe('moving elements', () => {
     });
   });
 
+  it('moves vectors where runs are whole and aligned, and the same elements where they are not', async () => {
+    await device.scope(async () => {
+      const x = device.tensor(counting(2 * 3 * 5 * 8), [2, 3, 5, 8]);
+      const at = (image: number, row: number, column: number, channel: number) =>
+        ((image * 3 + row) * 5 + column) * 8 + channel;
+      const box = (columns: number[], channels: number[]) =>
+        [0, 1].flatMap((n) => [0, 1, 2].flatMap((r) => columns.flatMap((c) => channels.map((ch) => at(n, r, c, ch)))));
+      expect([...(await narrow(x, 2, 1, 3).floats())]).toEqual(box([1, 2, 3], counting(8)));
+      expect([...(await narrow(x, 3, 4, 4).floats())]).toEqual(box(counting(5), [4, 5, 6, 7]));
+      expect([...(await narrow(x, 3, 3, 4).floats())]).toEqual(box(counting(5), [3, 4, 5, 6]));
+      const turned = counting(5).flatMap((c) =>
+        [0, 1].flatMap((n) => [0, 1, 2].flatMap((r) => counting(8).map((ch) => at(n, r, c, ch)))),
+      );
+      expect([...(await permute(x, [2, 0, 1, 3]).floats())]).toEqual(turned);
+      const twice = (t: Tensor) => cat([narrow(t, 2, 0, 4), narrow(t, 2, 3, 2)], 2);
+      // Column 3 is in both parts.
+      const used = (i: number) => (Math.floor(i / 8) % 5 === 3 ? 2 : 1);
+      expect(await gradientOf(x, twice)).toEqual(counting(x.size).map((i) => used(i) * i));
+    });
+  });
+
   it('narrow takes a part; the rest of its gradient is 0', async () => {
     await device.scope(async () => {
       const x = device.tensor(counting(12), [3, 4]);

@@ -203,6 +203,29 @@ describe('predict', () => {
     }
   });
 
+  it('predicts the masks of many detections in parts, and the same ones', async () => {
+    const model = await build({
+      ...{ rpnNmsThresh: 0.99, rpnPostNmsTopNTest: 100, boxNmsThresh: 0.99 },
+      ...{ boxScoreThresh: 0.01, boxDetectionsPerImg: 90 },
+    });
+    const images = [scene.image, picture(64, 48, [[8, 8, 40, 30]], 3).image];
+    const found = await model.predict(images);
+    // Who observes sees all at once.
+    const whole = await model.predict(images, { observe: () => undefined });
+    expect(found.reduce((sum, { labels }) => sum + labels.length, 0)).toBeGreaterThan(128);
+    found.forEach(({ boxes, labels, masks }, image) => {
+      const expected = whole[image];
+      expect(labels).toEqual(expected.labels);
+      expectClose(boxes, expected.boxes, 1e-5, 'boxes');
+      expect(masks).toHaveLength(labels.length);
+      for (const [n, { data, ...place }] of (masks ?? []).entries()) {
+        const { data: wanted, ...where } = (expected.masks ?? [])[n];
+        expect(place).toEqual(where);
+        expectClose(data, wanted, 1e-5, 'mask');
+      }
+    });
+  });
+
   it('gives boxes and masks at the size asked for', async () => {
     const model = await build({ boxScoreThresh: 0.01 });
     const [own] = await model.predict([scene.image]);
