@@ -63,38 +63,6 @@ fn readA(p: Position, tap: Tap, offset: u32, end: u32) -> ${element(vecA)} {
 }`;
 }
 
-/**
- * Adds B at `count` positions to the sums of its columns, in the lanes that hold C's first row: they meet every position of a split once. What
- * is added at once is summed before, which keeps rounding low.
- */
-function addToSums({ vectors, sums }: TileFlags, count: number, position: (k: number) => string): string {
-  if (!sums) return '';
-  const term = (k: number, j: number): string => `select(vec4f(), b${k}_${j}, ${position(k)} < end)`;
-  return `    if (summing) {
-${lines(
-  vectors,
-  (j) =>
-    `      total${j} += ${range(count)
-      .map((k) => term(k, j))
-      .join(' + ')};`,
-)}
-    }`;
-}
-
-function storeSums({ vectors, vecB, sums }: TileFlags): string {
-  if (!sums) return '';
-  const store = (j: number): string =>
-    vecB
-      ? `    if (vector${j} < u.columns) { bias[split * u.columns + vector${j}] = total${j}; }`
-      : lines(4, (i) => {
-          const column = `4u * vector${j} + ${i}u`;
-          return `    if (${column} < u.columns) { bias[split * u.columns + ${column}] = total${j}.${XYZW[i]}; }`;
-        });
-  return `  if (summing) {
-${lines(vectors, store)}
-  }`;
-}
-
 /** The loop over positions in which every lane loads what it needs into registers. */
 function registerLoop(flags: TileFlags): string {
   const { rows, vectors, spread, vecA } = flags;
@@ -113,7 +81,6 @@ ${lines(steps, (k) =>
     .map((j) => `    let b${k}_${j} = readB(firstB + min(k + ${k}u, end - 1u), at${j});`)
     .join('\n'),
 )}
-${addToSums(flags, steps, (k) => `k + ${k}u`)}
 ${multiplyAdd(rows, vectors, steps, (row, k) => (spreads ? `subgroupBroadcast(${place(row)}, ${k}u)` : place(row)))}
   }`;
 }
@@ -147,7 +114,6 @@ ${lines((BLOCK * width) / threads, (q) => {
     for (var k = 0u; k < ${BLOCK}u; k++) {
 ${lines(rows / 4, (q) => `    let held${q} = blockA[k * ${vectorsDown}u + local.y * ${rows / 4}u + ${q}u];`)}
 ${lines(vectors, (j) => `    let b0_${j} = blockB[k * ${width}u + ${j * lanes}u + lane];`)}
-${addToSums(flags, 1, () => 'block + k')}
 ${multiplyAdd(rows, vectors, 1, (row) => `held${row >> 2}.${XYZW[row & 3]}`)}
     }
   }`;
@@ -169,14 +135,10 @@ export const columnTile = defineProgram({
     stepDown: 'u32',
     stepAcross: 'u32',
   },
-  // A column product adds no bias: in its place is what receives the sums, the gradient of one.
-  bindings: (flags: TileFlags) => ({
-    ...bindings(flags),
-    bias: [flags.sums ? 'write' : 'read', element(flags.vecB)] as const,
-  }),
+  bindings,
   directives,
   code: (flags: TileFlags) => {
-    const { lanes, vectors, spread, sums } = flags;
+    const { lanes, vectors, spread } = flags;
     const shared = spread === 'workgroup';
     return `
 ${positionAccess(flags)}
@@ -194,14 +156,7 @@ ${prologue(flags)}
   let firstB = batch * u.batchB;
   let begin = min(split * u.chunk, u.positions);
   let end = min(begin + u.chunk, u.positions);
-${
-  sums
-    ? `  let summing = (firstRow == 0u) & (split < u.splits);
-${lines(vectors, (j) => `  var total${j} = vec4f();`)}`
-    : ''
-}
 ${shared ? workgroupLoop(flags) : registerLoop(flags)}
-${storeSums(flags)}
   let limit = select(0u, u.rows, split < u.splits);
 ${epilogue(flags, 'plane * u.rows + firstRow + r')}`;
   },

@@ -100,7 +100,7 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
     const { groups = 1 } = params;
     const geometry = geometryOf(params);
     const [kh, kw, depth, columns] = shapes.weight;
-    const { g, bias, takeSums } = biasedUpstream(upstream, y, columns, needs.bias);
+    const { g, bias } = biasedUpstream(upstream, y, columns, needs.bias);
     const { device } = g;
     return {
       x: (into) => {
@@ -118,12 +118,8 @@ const operator = defineOperator<Conv2dInputs, Conv2dParams>({
       weight: (into) => {
         const dw = into ?? device.empty(shapes.weight);
         const accumulate = into !== undefined;
-        if (groups > 1) {
-          groupedWeightGradient(x, g, dw, { ...geometry, groups }, { scale, accumulate });
-        } else {
-          const sums = convWeightGradient(x, g, dw, geometry, { scale, accumulate, sums: takeSums !== undefined });
-          takeSums?.(sums);
-        }
+        if (groups > 1) groupedWeightGradient(x, g, dw, { ...geometry, groups }, { scale, accumulate });
+        else convWeightGradient(x, g, dw, geometry, { scale, accumulate });
         return dw;
       },
       bias,

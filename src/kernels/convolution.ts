@@ -1,7 +1,7 @@
 import type { Tensor } from '../tensor/tensor.ts';
 import { kernelChoice } from './kernelChoice.ts';
 import type { Weights } from './operands.ts';
-import { type ColumnEpilogue, columnProduct, type Epilogue, rowProduct, type Window } from './tileProduct.ts';
+import { columnProduct, type Epilogue, rowProduct, type Window } from './tileProduct.ts';
 import { winogradCan, winogradConvolution, winogradWeightGradients } from './winograd.ts';
 
 /*
@@ -76,24 +76,21 @@ export function convForward(
   rowProduct(x, weights, out, { ...shape, zeroChannels: geometry.zeroChannels }, epilogue);
 }
 
-/**
- * out [kh, kw, Ci, Co] = the weight gradient for input x [N, H, W, Ci] and upstream g [N, OH, OW, Co].
- * @returns sums of g over shares of its positions, [shares, Co], if `sums` asks for them and the kernel gives them, see `columnProduct`
- */
+/** out [kh, kw, Ci, Co] = the weight gradient for input x [N, H, W, Ci] and upstream g [N, OH, OW, Co]. */
 export function convWeightGradient(
   x: Tensor,
   g: Tensor,
   out: Tensor,
   geometry: ConvGeometry,
-  epilogue: ColumnEpilogue,
-): Tensor | undefined {
+  epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
+): void {
   const [kh, kw] = out.shape;
   if (takesWinograd('weightGradient', x, g, [kh, kw], geometry)) {
     winogradWeightGradients(x, g, out, epilogue);
-    return undefined;
+    return;
   }
   const shape = { image: extentOf(x), window: windowOf(g, [kh, kw], geometry), columns: g.shape[3] };
-  return columnProduct(x, g, out, shape, epilogue);
+  columnProduct(x, g, out, shape, epilogue);
 }
 
 /** One dimension of a phase: which of `kernel` taps meet inputs i ≡ phase (mod stride), and where they lie in g. */

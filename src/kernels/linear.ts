@@ -1,8 +1,7 @@
 import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { biasedUpstream } from './maskedUpstream.ts';
-import { matrixColumns, matrixProduct } from './matmul.ts';
-import { columnProduct } from './tileProduct.ts';
+import { matrixProduct } from './matmul.ts';
 
 /*
  * y = relu?(x·W + b). Behind the ReLU g = dy · [y > 0]; then dx = g·Wᵀ, dW = xᵀ·g and db sums g over its rows.
@@ -22,16 +21,10 @@ const operator = defineOperator<{ x: Tensor; weight: Tensor; bias: Tensor | unde
     };
   },
   backward({ saved: { x, weight, y }, upstream, needs }) {
-    const { g, bias, takeSums } = biasedUpstream(upstream, y, upstream.shape[1], needs.bias);
+    const { g, bias } = biasedUpstream(upstream, y, upstream.shape[1], needs.bias);
     return {
       x: (into) => matrixProduct(g, weight, { transposeB: true }, into, { accumulate: into !== undefined }),
-      weight: (into) => {
-        const dw = into ?? x.device.empty([x.shape[1], g.shape[1]]);
-        const epilogue = { accumulate: into !== undefined, sums: takeSums !== undefined };
-        const sums = columnProduct(x, g, dw, matrixColumns(x, g), epilogue);
-        takeSums?.(sums);
-        return dw;
-      },
+      weight: (into) => matrixProduct(x, g, { transposeA: true }, into, { accumulate: into !== undefined }),
       bias,
     };
   },

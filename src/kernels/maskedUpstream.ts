@@ -42,18 +42,6 @@ export interface BiasedUpstream {
   g: Tensor;
   /** Σ g over rows [columns], added to `into` if given. */
   bias: (into?: Tensor) => Tensor;
-  /**
-   * Without a ReLU: takes sums of g over shares of the rows, [shares, columns], which the gradient of the weight finds on its way
-   * (`columnProduct`), if it is computed before that of the bias. What is not given is summed by a pass of its own.
-   */
-  takeSums?: (sums: Tensor | undefined) => void;
-}
-
-function sumShares(shares: Tensor, into: Tensor | undefined): Tensor {
-  const [splits, columns] = shares.shape;
-  const out = into ?? shares.device.empty([columns]);
-  sumPartials(shares, out, { splits, columns }, { accumulate: into !== undefined });
-  return out;
 }
 
 /**
@@ -70,18 +58,7 @@ export function biasedUpstream(
 ): BiasedUpstream {
   const { device, size } = upstream;
   const rows = size / columns;
-  if (!y) {
-    let sums: Tensor | undefined;
-    return {
-      g: upstream,
-      bias: (into) => (sums ? sumShares(sums, into) : columnSum(upstream, rows, columns, into)),
-      ...(needsBias && {
-        takeSums: (found: Tensor | undefined) => {
-          sums = found;
-        },
-      }),
-    };
-  }
+  if (!y) return { g: upstream, bias: (into) => columnSum(upstream, rows, columns, into) };
   const g = device.empty(upstream.shape, upstream.dtype);
   if (!needsBias || size === 0) {
     const count = Math.ceil(size / 4);
@@ -106,5 +83,12 @@ export function biasedUpstream(
       workgroups: workgroupsFor(count * groups),
     }),
   );
-  return { g, bias: (into) => sumShares(partials, into) };
+  return {
+    g,
+    bias: (into) => {
+      const out = into ?? device.empty([columns]);
+      sumPartials(partials, out, { splits: shares, columns }, { accumulate: into !== undefined });
+      return out;
+    },
+  };
 }

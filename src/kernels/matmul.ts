@@ -1,14 +1,7 @@
 import { defineOperator, expectShape } from '../tensor/operator.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { packTransposed } from './packWeights.ts';
-import {
-  type ColumnShape,
-  columnProduct,
-  type Epilogue,
-  matrixExtent,
-  matrixWindow,
-  rowProduct,
-} from './tileProduct.ts';
+import { columnProduct, type Epilogue, matrixExtent, matrixWindow, rowProduct } from './tileProduct.ts';
 
 /*
  * C = A·B. With A stored [K, M] the sum runs down its columns (the column tile); a transposed B is packed first, which costs far less than
@@ -18,12 +11,6 @@ import {
 interface MatmulOptions {
   transposeA?: boolean;
   transposeB?: boolean;
-}
-
-/** Aᵀ · B of a [K, M] and b [K, N], as a column product. */
-export function matrixColumns(a: Tensor, b: Tensor): ColumnShape {
-  const [depth, rows] = a.shape;
-  return { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns: b.shape[1] };
 }
 
 /**
@@ -45,13 +32,14 @@ export function matrixProduct(
     rowProduct(a, weights, c, { image: matrixExtent(m, k), window: matrixWindow(m), columns: n }, epilogue);
     return c;
   }
+  const shape = { image: matrixExtent(k, m), window: matrixWindow(k), columns: n };
   if (!transposeB) {
-    columnProduct(a, b, c, matrixColumns(a, b), epilogue);
+    columnProduct(a, b, c, shape, epilogue);
     return c;
   }
   const transposed = a.device.empty([k, n]);
   packTransposed(b, transposed, { taps: 1, rows: n, columns: k });
-  columnProduct(a, transposed, c, matrixColumns(a, transposed), epilogue);
+  columnProduct(a, transposed, c, shape, epilogue);
   transposed.dispose();
   return c;
 }

@@ -14,8 +14,7 @@ import type { BindingType } from '../gpu/program.ts';
  *   rowTile     C[m, n] = Σ_taps Σ_k A(m, tap, k) · B[tap, k, n]. m is an output position (image, y, x), A is an image [N, H, W, Ci] whose row at
  *               a tap starts at (y · stride + tap · dilation - pad, …), zero outside. A plain matrix is an image of height 1. C's rows may be
  *               spread (target = position · step + offset), for transposed convolution. This serves A·B, convolution, and its gradient by the input.
- *   columnTile  C[m, n] = Σ_p A(p, m) · B[p, n]. p is an output position, m a (tap, channel): Aᵀ·B and the gradient by the weight. B is then
- *               the gradient of the output, so the sums of its columns are the gradient of a bias, which the lanes of C's first row find as they go.
+ *   columnTile  C[m, n] = Σ_p A(p, m) · B[p, n]. p is an output position, m a (tap, channel): Aᵀ·B and the gradient by the weight.
  * Both compute a batch of products that lie one after another. Sizes are uniforms; only `TileFlags` change the text.
  */
 
@@ -60,17 +59,14 @@ export type TileFlags = {
   vecB: boolean;
   /** So many elements of each vec4 of A can be other than 0: fewer than 4 where a vec4 is a pixel of fewer channels. */
   steps: number;
-  /** Whether a columnTile sums the columns of B as well. */
-  sums: boolean;
 };
 
 export function tileFlags(
   shape: TileShape,
-  { vecA, vecB, steps = 4, sums }: Pick<TileFlags, 'vecA' | 'vecB'> & { steps?: number; sums?: unknown },
+  { vecA, vecB, steps = 4 }: Pick<TileFlags, 'vecA' | 'vecB'> & Partial<Pick<TileFlags, 'steps'>>,
 ): TileFlags {
   const { lanes, lanesDown, rows, vectors, spread, source } = shape;
-  const cut = { lanes, lanesDown, rows, vectors, spread, source };
-  return { ...cut, vecA: vecA || source === 'texture', vecB, steps, sums: sums !== undefined };
+  return { lanes, lanesDown, rows, vectors, spread, source, vecA: vecA || source === 'texture', vecB, steps };
 }
 
 export const XYZW = 'xyzw';

@@ -43,11 +43,6 @@ export interface Epilogue {
   accumulate?: boolean;
 }
 
-/** What a column product may do besides. */
-export interface ColumnEpilogue extends Pick<Epilogue, 'scale' | 'accumulate'> {
-  sums?: boolean;
-}
-
 /** Where taps lie in B, in taps of `channels` rows each. The default is a kernel of exactly this window, row-major. */
 export interface TapPlaces {
   first: number;
@@ -97,8 +92,6 @@ interface Bound {
   vecB: boolean;
   /** See `TileFlags`. */
   steps?: number;
-  /** Receives the sums of B's columns, [splits, columns]. */
-  sums?: Tensor;
   /** Products that lie one after another in a, b and c; 1 by default. */
   batches?: number;
 }
@@ -291,7 +284,7 @@ function runColumns(
     stepDown: Math.floor(step / (window.outWidth || 1)) % (window.outHeight || 1),
     stepAcross: step % (window.outWidth || 1),
   };
-  const buffers = boundBuffers(bound, bound.sums ? { ...epilogue, bias: bound.sums } : epilogue);
+  const buffers = boundBuffers(bound, epilogue);
   if (tile === 'naive') {
     const count = batches * rows * columns;
     const tiles = { rowTiles: 0, columnTiles: 0, count };
@@ -334,31 +327,24 @@ function splitOf(tile: TileShape | 'naive', rows: number, columns: number, posit
  *
  * @param b [images, outHeight, outWidth, columns]
  * @param out [tapsDown, tapsAcross, channels, columns]
- * @param epilogue `sums` asks for the sums of b's columns as well, of which the tile reads every element anyway
- * @returns these sums over a share of the positions each, [shares, columns], where they were asked for and the kernel gives them; of the current scope
  */
 export function columnProduct(
   a: Tensor,
   b: Tensor,
   out: Tensor,
   shape: ColumnShape,
-  epilogue: ColumnEpilogue = {},
-): Tensor | undefined {
+  epilogue: Pick<Epilogue, 'scale' | 'accumulate'> = {},
+): void {
   const { columns } = shape;
-  let sums: Tensor | undefined;
-  inProductParts({ ...shape, a, positions: b }, { operator: 'product', columns, writes: false }, (part, first) => {
-    // Of a product in parts the sums would be in parts too.
-    const wanted = epilogue.sums && part.positions === b;
-    const accumulate = epilogue.accumulate || !first;
-    sums = columnProductPart(
+  inProductParts({ ...shape, a, positions: b }, { operator: 'product', columns, writes: false }, (part, first) =>
+    columnProductPart(
       part.a,
       part.positions,
       out,
       { ...shape, ...part },
-      { ...epilogue, accumulate, sums: wanted },
-    );
-  });
-  return sums;
+      { ...epilogue, accumulate: epilogue.accumulate || !first },
+    ),
+  );
 }
 
 function columnProductPart(
@@ -366,12 +352,12 @@ function columnProductPart(
   b: Tensor,
   out: Tensor,
   shape: ColumnShape,
-  epilogue: ColumnEpilogue,
-): Tensor | undefined {
+  epilogue: Pick<Epilogue, 'scale' | 'accumulate'>,
+): void {
   const { image, window, columns } = shape;
   const { device } = a;
   const rows = window.tapsDown * window.tapsAcross * image.channels;
-  if (rows === 0 || columns === 0) return undefined;
+  if (rows === 0 || columns === 0) return;
   const positions = image.images * window.outHeight * window.outWidth;
   const chosen = kernelChoice(device).product({ direction: 'column', rows, columns, depth: positions });
   const held = sourceThatHolds(device, chosen, image, { taps: 1, depth: positions, columns });
@@ -383,7 +369,6 @@ function columnProductPart(
   const textures = tile !== 'naive' && tile.source === 'texture';
   const pixels = image.images * image.height * image.width;
   const vectors = tile !== 'naive';
-  const sums = vectors && epilogue.sums ? device.empty([splits, columns]) : undefined;
   const bound: Bound = {
     a: textures ? matrixTexture(a, pixels, image.channels) : a,
     b: textures ? matrixTexture(b, positions, columns) : b,
@@ -392,7 +377,6 @@ function columnProductPart(
     unusedMap: a,
     vecA: vectors && image.channels % 4 === 0,
     vecB: vectors && columns % 4 === 0,
-    sums,
   };
   runColumns(device, tile, bound, { ...shape, chunk, splits }, splits > 1 ? {} : epilogue);
   if (splits > 1) {
@@ -400,7 +384,6 @@ function columnProductPart(
     partials.dispose();
   }
   device.gpu.derived.settle();
-  return sums;
 }
 
 /** Planes of a batch: each holds as many matrices of whole vec4, one after another; a and b in the tile's source, c in a buffer. */
