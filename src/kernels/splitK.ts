@@ -82,8 +82,8 @@ export function sharesOfRows(rows: number): { rowsPerShare: number; shares: numb
 /**
  * The gradient of a bias: the sum of `x` [rows, columns] over its rows, in a fixed order.
  *
- * A pass of its own, which takes 6 % of the time of the weight gradient's kernel on lavapipe and 2 to 4 % on SwiftShader (1×1 convolutions of 64 to
- * 512 channels at 64×88 to 8×11). That kernel reads every element of `x` too, but what it took to sum there in shares as short as these was 4 to
+ * A pass of its own, which takes 6 % of the time of the weight gradient's kernel on lavapipe and 1 to 4 % on SwiftShader (1×1 convolutions to 12 to
+ * 256 channels at 64×88 to 8×11). That kernel reads every element of `x` too, but what it took to sum there in shares as short as these was 4 to
  * 9 % and 6 %; in sums as long as its own 2 % and 1 %, at the price of their rounding.
  * @param into receives the sum by addition; without it a new tensor [columns] is made.
  */
