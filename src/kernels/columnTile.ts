@@ -65,7 +65,7 @@ fn readA(p: Position, tap: Tap, offset: u32, end: u32) -> ${element(vecA)} {
 
 /** The loop over positions in which every lane loads what it needs into registers. */
 function registerLoop(flags: TileFlags): string {
-  const { rows, vectors, spread, vecA } = flags;
+  const { rows, vectors, spread, vecA, grouped } = flags;
   const spreads = spread === 'subgroup';
   const steps = positionsPerStep(flags);
   const unit = vecA ? 4 : 1;
@@ -81,7 +81,7 @@ ${lines(steps, (k) =>
     .map((j) => `    let b${k}_${j} = readB(firstB + min(k + ${k}u, end - 1u), at${j});`)
     .join('\n'),
 )}
-${multiplyAdd(rows, vectors, steps, (row, k) => (spreads ? `subgroupBroadcast(${place(row)}, ${k}u)` : place(row)))}
+${multiplyAdd({ rows, vectors, steps, grouped }, (row, k) => (spreads ? `subgroupBroadcast(${place(row)}, ${k}u)` : place(row)))}
   }`;
 }
 
@@ -114,7 +114,7 @@ ${lines((BLOCK * width) / threads, (q) => {
     for (var k = 0u; k < ${BLOCK}u; k++) {
 ${lines(rows / 4, (q) => `    let held${q} = blockA[k * ${vectorsDown}u + local.y * ${rows / 4}u + ${q}u];`)}
 ${lines(vectors, (j) => `    let b0_${j} = blockB[k * ${width}u + ${j * lanes}u + lane];`)}
-${multiplyAdd(rows, vectors, 1, (row) => `held${row >> 2}.${XYZW[row & 3]}`)}
+${multiplyAdd({ ...flags, steps: 1 }, (row) => `held${row >> 2}.${XYZW[row & 3]}`)}
     }
   }`;
 }

@@ -54,7 +54,8 @@ fn readA(run: Run, k: u32) -> vec4f { return vec4f(readOne(run, k), readOne(run,
 }
 
 /** The loop over a run in which every lane loads what it needs into registers. Each holder is a row of A whose address a lane keeps. */
-function registerLoop({ rows, vectors, vecA, steps }: TileFlags, holders: number, fromHolder: FromHolder): string {
+function registerLoop(flags: TileFlags, holders: number, fromHolder: FromHolder): string {
+  const { vectors, vecA, steps } = flags;
   return `
   for (var k = 0u; k < u.run; k += ${UNROLL}u) {
 ${lines(holders, (q) => `    let held${q} = readA(run${q}, k);`)}
@@ -65,7 +66,7 @@ ${lines(steps, (k) => {
     .map((j) => `    let b${k}_${j} = readB(firstB + ${row}, at${j});`)
     .join('\n');
 })}
-${multiplyAdd(rows, vectors, steps, (row, k) => fromHolder(row, (q) => `held${q}.${XYZW[k]}`))}
+${multiplyAdd(flags, (row, k) => fromHolder(row, (q) => `held${q}.${XYZW[k]}`))}
   }`;
 }
 
@@ -92,7 +93,7 @@ ${lines(steps, (k) =>
     .map((j) => `    let b${k}_${j} = blockB[(k + ${k}u) * ${width}u + ${j * lanes}u + lane];`)
     .join('\n'),
 )}
-${multiplyAdd(rows, vectors, steps, (row, k) => `held${row}.${XYZW[k]}`)}
+${multiplyAdd(flags, (row, k) => `held${row}.${XYZW[k]}`)}
     }
   }`;
 }

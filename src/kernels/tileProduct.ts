@@ -92,6 +92,7 @@ interface Bound {
   vecB: boolean;
   /** See `TileFlags`. */
   steps?: number;
+  grouped?: boolean;
   /** Products that lie one after another in a, b and c; 1 by default. */
   batches?: number;
 }
@@ -411,7 +412,7 @@ export function batchedRows(
   { batches, rows, depth, columns }: BatchSizes,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches };
+  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches, grouped: true };
   runRows(device, tile, bound, { image: matrixExtent(rows, depth), window: matrixWindow(rows), columns }, {});
 }
 
@@ -424,7 +425,7 @@ export function batchedColumns(
   epilogue: Pick<Epilogue, 'accumulate'>,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches };
+  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches, grouped: true };
   const step = tile === 'naive' ? 1 : positionsPerStep(tile);
   const shape = { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns };
   runColumns(device, tile, bound, { ...shape, splits: 1, chunk: Math.ceil(depth / step) * step }, epilogue);
