@@ -217,9 +217,7 @@ ${lines(rows, (r) =>
  * sum[r] += A(r, k) · b[k] for all rows and `steps` values of k; `value` gives the expression of A(r, k). A sum is finished with before the next is
  * begun: lanes have more sums than a CPU has registers, and so each is fetched once (measured on lavapipe, 5 % less than k outside of the sums).
  *
- * `grouped` adds the products of these steps up before they meet the sum, whose rounding then is half as large. That is for Winograd's products,
- * whose errors its transforms magnify. On a CPU it costs next to nothing (measured, 0.96 to 1.03 of the time on lavapipe, 1.01 to 1.04 on
- * SwiftShader), on a GPU five operations in place of four.
+ * `grouped` adds the products of these steps up before they meet the sum, whose rounding then is half as large, see `groupsSums`.
  */
 export function multiplyAdd(
   { rows, vectors, steps, grouped }: Pick<TileFlags, 'rows' | 'vectors' | 'steps' | 'grouped'>,

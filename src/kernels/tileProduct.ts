@@ -3,7 +3,7 @@ import { workgroupsFor } from '../gpu/program.ts';
 import type { Device } from '../tensor/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { columnTile, positionsPerStep } from './columnTile.ts';
-import { kernelChoice } from './kernelChoice.ts';
+import { groupsSums, kernelChoice } from './kernelChoice.ts';
 import { naiveColumns, naiveRows } from './naiveProduct.ts';
 import { matrixTexels, matrixTexture, padded, type Weights, weightsBuffer, weightsTexture } from './operands.ts';
 import { inProductParts } from './productParts.ts';
@@ -412,7 +412,14 @@ export function batchedRows(
   { batches, rows, depth, columns }: BatchSizes,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches, grouped: true };
+  const bound: Bound = {
+    ...planes,
+    unusedMap: planes.unused,
+    vecA: vectors,
+    vecB: vectors,
+    batches,
+    grouped: groupsSums(device),
+  };
   runRows(device, tile, bound, { image: matrixExtent(rows, depth), window: matrixWindow(rows), columns }, {});
 }
 
@@ -425,7 +432,14 @@ export function batchedColumns(
   epilogue: Pick<Epilogue, 'accumulate'>,
 ): void {
   const vectors = tile !== 'naive';
-  const bound: Bound = { ...planes, unusedMap: planes.unused, vecA: vectors, vecB: vectors, batches, grouped: true };
+  const bound: Bound = {
+    ...planes,
+    unusedMap: planes.unused,
+    vecA: vectors,
+    vecB: vectors,
+    batches,
+    grouped: groupsSums(device),
+  };
   const step = tile === 'naive' ? 1 : positionsPerStep(tile);
   const shape = { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns };
   runColumns(device, tile, bound, { ...shape, splits: 1, chunk: Math.ceil(depth / step) * step }, epilogue);
