@@ -1,6 +1,6 @@
 import type { Gpu } from './gpu.ts';
 import type { PooledBuffer } from './pool.ts';
-import { defineProgram, perElement } from './program.ts';
+import { defineProgram, perElement, workgroupsFor } from './program.ts';
 
 /*
  * Work of which only the device knows how much there is. A list is as long as it may become and is computed in parts of `step` entries; a
@@ -42,7 +42,7 @@ export function conditionalGrid(
     gpu.dispatch(program, {
       buffers: { total: count, grids: buffer },
       uniforms: { count: parts, step, x, y, z },
-      workgroups: Math.ceil(parts / 64),
+      workgroups: workgroupsFor(parts),
     });
     return buffer;
   }) as PooledBuffer;

@@ -29,7 +29,7 @@ import { channelGroups } from './channels.ts';
  * straight to the gradients of weight and bias.
  * Without a residual the sign of y is told from x, so y is read only with one.
  *
- * Of a list that is padded, `count` images are the batch: R is theirs, y is 0 in the others, and their gradients do not matter.
+ * Of a list that is padded, `count` images are the batch: R is theirs, y is 0 in the others, and they have no gradient.
  */
 function checkShapes(operator: string, { x, residual, count, ...vectors }: Inputs): void {
   expectShape(x.rank === 4, operator, 'x', '[N, H, W, C]', x);

@@ -404,15 +404,10 @@ interface BatchSizes {
   columns: number;
 }
 
-/** c [batches, rows, columns] = a [batches, rows, depth] · b [batches, depth, columns]; depth and columns are multiples of 4. */
-export function batchedRows(
-  device: Device,
-  tile: TileShape | 'naive',
-  planes: Planes,
-  { batches, rows, depth, columns }: BatchSizes,
-): void {
+/** Planes as a tile binds them, whose extents are multiples of 4. */
+function boundPlanes(device: Device, tile: TileShape | 'naive', planes: Planes, batches: number): Bound {
   const vectors = tile !== 'naive';
-  const bound: Bound = {
+  return {
     ...planes,
     unusedMap: planes.unused,
     vecA: vectors,
@@ -420,6 +415,16 @@ export function batchedRows(
     batches,
     grouped: groupsSums(device),
   };
+}
+
+/** c [batches, rows, columns] = a [batches, rows, depth] · b [batches, depth, columns]; depth and columns are multiples of 4. */
+export function batchedRows(
+  device: Device,
+  tile: TileShape | 'naive',
+  planes: Planes,
+  { batches, rows, depth, columns }: BatchSizes,
+): void {
+  const bound = boundPlanes(device, tile, planes, batches);
   runRows(device, tile, bound, { image: matrixExtent(rows, depth), window: matrixWindow(rows), columns }, {});
 }
 
@@ -431,15 +436,7 @@ export function batchedColumns(
   { batches, rows, depth, columns }: BatchSizes,
   epilogue: Pick<Epilogue, 'accumulate'>,
 ): void {
-  const vectors = tile !== 'naive';
-  const bound: Bound = {
-    ...planes,
-    unusedMap: planes.unused,
-    vecA: vectors,
-    vecB: vectors,
-    batches,
-    grouped: groupsSums(device),
-  };
+  const bound = boundPlanes(device, tile, planes, batches);
   const step = tile === 'naive' ? 1 : positionsPerStep(tile);
   const shape = { image: matrixExtent(depth, rows), window: matrixWindow(depth), columns };
   runColumns(device, tile, bound, { ...shape, splits: 1, chunk: Math.ceil(depth / step) * step }, epilogue);

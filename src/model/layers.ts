@@ -207,8 +207,9 @@ export class Conv2dNormActivation {
   /** @param options `residual`, like the output, is added before the ReLU; for `list` see `ConvNorm` */
   forward(x: Tensor, training: boolean, options: { residual?: Tensor; list?: PaddedList } = {}): Tensor {
     const { residual, list } = options;
-    return this.#layer instanceof Conv2d
-      ? mapList(list, x, (part) => (this.#layer as Conv2d).forward(part, residual))
-      : this.#layer.forward(x, { training, relu: this.#relu, residual, list });
+    const layer = this.#layer;
+    return layer instanceof Conv2d
+      ? mapList(list, x, (part) => layer.forward(part, residual))
+      : layer.forward(x, { training, relu: this.#relu, residual, list });
   }
 }

@@ -143,8 +143,9 @@ export class RoiHeads {
     { rois, labels, total }: PositiveRois,
     images: number,
   ): Tensor {
-    const large =
-      Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS || labels.size > PADDED_POSITIVES * images;
+    const wide = Math.max(...this.#config.maskLayers) > PADDED_MASK_CHANNELS;
+    // A configuration may ask for no positives at all.
+    const large = labels.size > 0 && (wide || labels.size > PADDED_POSITIVES * images);
     const list = { count: total, step: large ? MASK_PART : undefined };
     const whole = !large || this.#config.headNorm === 'batch';
     // The statistics of batch norms are of all parts.

@@ -180,10 +180,9 @@ export function workOf({ dataset, options, model }: Run): PlannedWork {
 
 /** The most that the validation of a run may have to do, with images as they are loaded. */
 export function validationOf({ split, options, model }: Run): PlannedValidation {
-  const { resize } = options;
-  const losses = predictionWork(split.validation, { resize, batchSize: options.batchSize }, model.config).sizes;
-  const batchSize = options.validationBatchSize ?? options.batchSize;
-  return { losses, predicted: predictionWork(split.validation, { resize, batchSize }, model.config).sizes };
+  const { resize, batchSize, validationBatchSize } = options;
+  const most = (size: number) => predictionWork(split.validation, { resize, batchSize: size }, model.config).sizes;
+  return { losses: most(batchSize), predicted: most(validationBatchSize ?? batchSize) };
 }
 
 /** The most that predicting a batch of such image files may have to do. */

@@ -95,13 +95,13 @@ export class SampleRun {
     };
     const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b);
     const empty = new Float32Array(0);
-    // What is computed needs no values; its gradient's upstream does.
     // Weights are float32, but they are rounded where they meet maps of float16.
     const values = (count: number, seed: number): Float32Array => {
       const exact = noise(count, seed);
       if (sample.halves) decodeHalves(new Uint8Array(encodeHalves(exact).buffer), exact);
       return exact;
     };
+    // What is computed needs no values; its gradient's upstream does.
     this.#host = {
       x: sample.direction === 'inputGradient' ? empty : values(size(shapes.x), 1),
       w: sample.direction === 'weightGradient' ? empty : values(size(shapes.w), 2),

@@ -28,10 +28,13 @@ function check(values: Float32Array, k: number) {
 }
 
 describe('sortDescending', () => {
-  test.each([0, 1, 2, 3, 64, 255, 256, 257, 512, 513, 1025, 2000, 4096, 4097, 5000])('%i values', async (n) => {
-    await check(uniform(n, n), n);
-    await check(withTies(n, n), n);
-  });
+  test.each([0, 1, 2, 3, 63, 64, 65, 255, 256, 257, 512, 513, 1000, 1023, 1024, 1025, 2000, 4096, 4097, 5000])(
+    '%i values',
+    async (n) => {
+      await check(uniform(n, n), n);
+      await check(withTies(n, n), n);
+    },
+  );
 
   test('is the stable order of any values', () =>
     fc.assert(

@@ -145,6 +145,13 @@ describe('trainingLosses', () => {
     for (const [name, values] of await pass()) expectClose(values, exact.get(name) as Float32Array, 1e-5, name);
   });
 
+  it('gives a mask loss of 0 to a large mask head that is to see no positives', async () => {
+    const model = await build({ boxPositiveFraction: 0, maskLayers: [72] });
+    const found = Object.fromEntries(await losses(model, [scene]));
+    expect(found.loss_mask).toBe(0);
+    expect(found.loss_box_reg).toBe(0);
+  });
+
   it('gives four losses without masks', async () => {
     const model = await build({ masks: false });
     expect((await losses(model, [scene])).map(([name]) => name)).toEqual(LOSS_NAMES.slice(0, 4));
